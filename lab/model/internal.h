@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the parts of the model share and the emulator does not see.
+ *
+ *	machine.c	reads a machine description
+ *	slots.c		turns work into slots and cycles
+ *	events.c	which event selector counts what
+ *	metrics.c	arithmetic of PERF_METRICS
+ *	registers.c	RDMSR, WRMSR, RDPMC
+ *	pmu.c		counting, overflow, freeze, deadline
+ *	truth.c		ground truth per owner
+ *	audit.c		whose work a register holds, and who reads it
+ *
+ * "SDM" is Intel's Software Developer's Manual, chapter numbers of volume 3B
+ * as of 2023 to 2025 (chapter 20 or 21, "Performance Monitoring").  [HW] marks
+ * what no document at hand settles: the model takes the strict reading.
+ */
+#ifndef LAB_MODEL_INTERNAL_H
+#define LAB_MODEL_INTERNAL_H
+
+#include "pmu.h"
+
+#define BIT(n)			((uint64_t)1 << (n))
+#define MASK(n)			((n) < 64 ? BIT(n) - 1 : ~(uint64_t)0)
+#define ARRAY_SIZE(a)		(sizeof(a) / sizeof((a)[0]))
+
+/* MSR numbers: SDM volume 4, table 2-2. */
+#define MSR_PERFCTR0		0x0c1
+#define MSR_PERFEVTSEL0		0x186
+#define MSR_MISC_ENABLE		0x1a0
+#define MSR_FIXED_CTR0		0x309
+#define MSR_PERF_METRICS	0x329
+#define MSR_PERF_CAPABILITIES	0x345
+#define MSR_FIXED_CTR_CTRL	0x38d
+#define MSR_GLOBAL_STATUS	0x38e
+#define MSR_GLOBAL_CTRL		0x38f
+#define MSR_GLOBAL_RESET	0x390	/* GLOBAL_OVF_CTRL before version 4 */
+#define MSR_GLOBAL_SET		0x391	/* version 4 on */
+#define MSR_GLOBAL_INUSE	0x392	/* version 4 on */
+#define MSR_PMC0		0x4c1	/* full-width alias of PERFCTR0 */
+
+/* Bit positions shared by GLOBAL_CTRL and GLOBAL_STATUS. */
+#define FIXED_SHIFT		32
+#define SLOTS_INDEX		3	/* fixed counter 3 is TOPDOWN.SLOTS */
+#define METRICS_BIT		48
+
+/* More bits of GLOBAL_STATUS, GLOBAL_STATUS_RESET and GLOBAL_STATUS_SET. */
+#define STATUS_LBR_FRZ		BIT(58)
+#define STATUS_CTR_FRZ		BIT(59)
+#define STATUS_UNCORE		BIT(61)
+#define STATUS_BUFFER		BIT(62)
+#define STATUS_COND_CHGD	BIT(63)
+
+/* IA32_PERF_CAPABILITIES. */
+#define CAP_FULL_WIDTH		BIT(13)
+#define CAP_METRICS		BIT(15)
+
+/* IA32_PERFEVTSELx. */
+#define SEL_USR			BIT(16)
+#define SEL_OS			BIT(17)
+#define SEL_EDGE		BIT(18)
+#define SEL_INT			BIT(20)
+#define SEL_ANY			BIT(21)
+#define SEL_EN			BIT(22)
+#define SEL_INV			BIT(23)
+#define SEL_CMASK_SHIFT		24
+
+/* One nibble of IA32_FIXED_CTR_CTRL. */
+#define FIXED_OS		BIT(0)
+#define FIXED_USR		BIT(1)
+#define FIXED_ANY		BIT(2)
+#define FIXED_PMI		BIT(3)
+
+/* Machine description; every number a uint64_t so that one table parses all. */
+
+#define MACHINE_MAX_CPUS	64
+
+struct penalty {
+	uint64_t dependency;	/* backend slots per 16 instructions */
+	uint64_t branch;	/* frontend slots per branch */
+	uint64_t branch_miss;	/* bad speculation slots */
+	uint64_t fetch_miss;	/* frontend slots */
+	uint64_t page_walk;	/* backend slots */
+	uint64_t line_flush;	/* backend slots */
+};
+
+struct cpu_override {
+	bool has_capabilities;
+	uint64_t capabilities;
+};
+
+struct pmu_machine {
+	char name[64];
+	uint64_t version;
+	uint64_t gp_counters;
+	uint64_t fixed_bitmap;
+	uint64_t gp_width;
+	uint64_t fixed_width;
+	uint64_t events;
+	uint64_t pdcm;
+	uint64_t capabilities;
+	uint64_t metrics;
+	uint64_t width;
+	uint64_t save_global_ctrl;
+	uint64_t metrics_keep;		/* metrics_write = keep */
+	uint64_t metrics_ignore;	/* metrics_reserved = ignore */
+	uint64_t metrics_truncate;	/* metrics_rounding = truncate */
+	struct penalty penalty;
+	struct cpu_override cpu[MACHINE_MAX_CPUS];
+};
+
+uint64_t machine_capabilities(const struct pmu_machine *machine,
+			      unsigned int cpu);
+bool machine_has_anythread(const struct pmu_machine *machine);
+
+/* What can be counted: work, cycles and slots of one pmu_advance(). */
+enum quantity {
+	Q_NOTHING,		/* always 0: an event the model does not know */
+	Q_INSTRUCTIONS,
+	Q_CYCLES,
+	Q_REFERENCE,
+	Q_BRANCHES,
+	Q_BRANCH_MISSES,
+	Q_LINE_FLUSHES,
+	Q_SLOTS,
+	Q_RETIRING,		/* PMU_NR_SLOT entries in the order of enum pmu_slot */
+	Q_BAD_SPEC,
+	Q_FE_BOUND,
+	Q_BE_BOUND,
+	Q_HEAVY_OPS,
+	Q_BR_MISPREDICT,
+	Q_FETCH_LATENCY,
+	Q_MEM_BOUND,
+	NR_QUANTITY
+};
+
+/* slots.c */
+void slots_attribute(const struct pmu_machine *machine,
+		     const uint64_t work[PMU_NR_WORK], uint64_t q[NR_QUANTITY]);
+
+/* events.c */
+enum quantity event_quantity(uint64_t selector);
+enum quantity fixed_quantity(unsigned int index);
+uint64_t event_count(const struct pmu_machine *machine, uint64_t selector,
+		     const uint64_t q[NR_QUANTITY]);
+uint64_t quantity_per_instruction(const struct pmu_machine *machine,
+				  enum quantity quantity);
+
+/* metrics.c */
+#define METRICS_ONE		255	/* a field that says "all slots" */
+
+uint64_t metrics_read(const struct pmu_machine *machine, uint64_t slots,
+		      const uint64_t hidden[PMU_MAX_METRICS]);
+void metrics_write(const struct pmu_machine *machine, uint64_t slots,
+		   uint64_t value, uint64_t hidden[PMU_MAX_METRICS]);
+
+/* truth.c: one account per owner and CPU */
+struct account {
+	bool nonroot;
+	uint64_t owner;
+	uint64_t done[NR_QUANTITY];		/* what the owner did */
+	uint64_t fixed[SLOTS_INDEX + 1];	/* what counters 0..3 saw of it */
+	uint64_t metrics[PMU_MAX_METRICS];	/* what PERF_METRICS saw of it */
+	struct account *next;
+};
+
+struct account *truth_account(struct pmu *pmu, bool nonroot, uint64_t owner);
+void truth_machine(struct pmu *pmu);
+void truth_free(struct pmu *pmu);
+
+/* A line of JSON in the making; cut off rather than overrun. */
+struct line {
+	size_t length;
+	char text[4096];
+};
+
+void line_add(struct line *line, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+void line_owner(struct line *line, const struct account *account);
+
+/* audit.c: the owners whose work a register holds */
+#define MAX_HOLDERS	4
+
+struct holders {
+	unsigned int nr;
+	bool more;		/* than MAX_HOLDERS */
+	const struct account *account[MAX_HOLDERS];
+};
+
+struct world_switch {
+	const struct account *from;
+	const struct account *to;
+	uint64_t vmcs;
+	uint64_t rip;
+};
+
+#define MAX_HISTORY	6
+
+struct audit {
+	uint64_t leaks;
+	uint64_t pmis;
+	uint64_t switches;
+	struct world_switch history[MAX_HISTORY];
+};
+
+void holders_clear(struct holders *holders);
+void holders_add(struct holders *holders, const struct account *account);
+void holders_merge(struct holders *holders, const struct holders *other);
+void audit_switch(struct pmu *pmu, const struct account *to,
+		  const struct pmu_context *context);
+void audit_read(struct pmu *pmu, const char *reg, unsigned int index,
+		uint64_t value, const struct holders *holders);
+void audit_status(struct pmu *pmu, uint64_t value);
+void audit_pmi(struct pmu *pmu, uint64_t overflow);
+void audit_total(struct pmu *pmu);
+
+/* pmu.c */
+struct counter {
+	uint64_t value;
+	struct holders holders;
+};
+
+struct pmu {
+	const struct pmu_machine *machine;
+	const struct pmu_ops *ops;
+	void *opaque;
+	unsigned int cpu;
+
+	/* What exists on this CPU. */
+	uint64_t capabilities;
+	uint64_t counter_bits;	/* of GLOBAL_CTRL, METRICS_BIT included */
+
+	uint64_t selector[PMU_MAX_GP];
+	struct counter gp[PMU_MAX_GP];
+	struct counter fixed[PMU_MAX_FIXED];
+	uint64_t hidden[PMU_MAX_METRICS];	/* behind PERF_METRICS, 1/255 slot */
+	struct holders hidden_holders;
+	uint64_t fixed_ctrl;
+	uint64_t global_ctrl;
+	uint64_t global_status;
+	struct holders status_holders[64];
+	uint64_t misc_enable;
+	bool freeze_on_pmi;
+
+	/* Derived from the registers by pmu_configure(). */
+	uint64_t active[2];	/* counting at CPL 0, at CPL 1 to 3 */
+	uint64_t interrupting;	/* raise a PMI on overflow */
+	bool deadline_set;
+
+	struct pmu_context context;
+	struct account root;	/* heads the list of accounts */
+	struct account spill;	/* for owners beyond memory */
+	struct account *account;
+	struct audit audit;
+};
+
+bool pmu_has_metrics(const struct pmu *pmu);
+uint64_t pmu_metrics(const struct pmu *pmu);
+void pmu_configure(struct pmu *pmu);
+
+#endif /* LAB_MODEL_INTERNAL_H */

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Ground truth: what each owner really did, unquantized and regardless of how
+ * the PMU is programmed, and what the counters saw of it.  One JSON object a
+ * line.
+ */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "internal.h"
+
+static const struct {
+	const char *name;
+	enum quantity quantity;
+} fields[] = {
+	{ "instructions", Q_INSTRUCTIONS },
+	{ "cycles", Q_CYCLES },
+	{ "reference", Q_REFERENCE },
+	{ "branches", Q_BRANCHES },
+	{ "branch_misses", Q_BRANCH_MISSES },
+	{ "line_flushes", Q_LINE_FLUSHES },
+	{ "slots", Q_SLOTS },
+	{ "retiring", Q_RETIRING },
+	{ "bad_spec", Q_BAD_SPEC },
+	{ "fe_bound", Q_FE_BOUND },
+	{ "be_bound", Q_BE_BOUND },
+	{ "heavy_ops", Q_HEAVY_OPS },
+	{ "br_mispredict", Q_BR_MISPREDICT },
+	{ "fetch_latency", Q_FETCH_LATENCY },
+	{ "mem_bound", Q_MEM_BOUND },
+};
+
+void line_add(struct line *line, const char *format, ...)
+{
+	size_t room = sizeof(line->text) - line->length;
+	va_list args;
+	int n;
+
+	va_start(args, format);
+	n = vsnprintf(line->text + line->length, room, format, args);
+	va_end(args);
+	if (n < 0)
+		return;
+	line->length += (size_t)n < room ? (size_t)n : room - 1;
+}
+
+void line_owner(struct line *line, const struct account *account)
+{
+	if (account->nonroot)
+		line_add(line, "\"0x%" PRIx64 "\"", account->owner);
+	else
+		line_add(line, "\"root\"");
+}
+
+/*
+ * A guest is found by identity.  When memory is short, all further guests
+ * share one account, whose owner is all ones.
+ */
+struct account *truth_account(struct pmu *pmu, bool nonroot, uint64_t owner)
+{
+	struct account *account;
+
+	if (!nonroot)
+		return &pmu->root;
+	for (account = pmu->root.next; account; account = account->next) {
+		if (account->owner == owner)
+			return account;
+	}
+	account = calloc(1, sizeof(*account));
+	if (!account) {
+		pmu->spill.nonroot = true;
+		pmu->spill.owner = UINT64_MAX;
+		return &pmu->spill;
+	}
+	account->nonroot = true;
+	account->owner = owner;
+	account->next = pmu->root.next;
+	pmu->root.next = account;
+	return account;
+}
+
+void truth_free(struct pmu *pmu)
+{
+	struct account *account = pmu->root.next, *next;
+
+	for (; account; account = next) {
+		next = account->next;
+		free(account);
+	}
+}
+
+void truth_machine(struct pmu *pmu)
+{
+	const struct pmu_machine *machine = pmu->machine;
+	struct line line = { 0 };
+
+	line_add(&line, "{\"type\":\"machine\",\"name\":\"%s\"", machine->name);
+	line_add(&line, ",\"version\":%" PRIu64 ",\"width\":%" PRIu64
+		 ",\"metrics\":%" PRIu64, machine->version, machine->width,
+		 machine->metrics);
+	line_add(&line, ",\"gp_counters\":%" PRIu64 ",\"fixed_bitmap\":%" PRIu64,
+		 machine->gp_counters, machine->fixed_bitmap);
+	line_add(&line, ",\"gp_width\":%" PRIu64 ",\"fixed_width\":%" PRIu64,
+		 machine->gp_width, machine->fixed_width);
+	line_add(&line, ",\"perf_capabilities\":%" PRIu64
+		 ",\"save_global_ctrl\":%" PRIu64,
+		 machine->capabilities, machine->save_global_ctrl);
+	line_add(&line, ",\"metrics_write\":\"%s\",\"metrics_reserved\":\"%s\","
+		 "\"metrics_rounding\":\"%s\"}",
+		 machine->metrics_keep ? "keep" : "rederive",
+		 machine->metrics_ignore ? "ignore" : "gp",
+		 machine->metrics_truncate ? "truncate" : "nearest");
+	pmu->ops->emit(pmu->opaque, line.text);
+}
+
+/* "counted" is what fixed counters 0 to 3 and the metrics saw of the owner. */
+static void add_counted(struct line *line, const struct pmu *pmu,
+			const struct account *account)
+{
+	unsigned int i;
+
+	line_add(line, ",\"counted\":{");
+	for (i = 0; i <= SLOTS_INDEX; i++)
+		line_add(line, "%s\"fixed%u\":%" PRIu64, i ? "," : "", i,
+			 account->fixed[i]);
+	for (i = 0; i < pmu->machine->metrics; i++)
+		line_add(line, ",\"metric%u\":%" PRIu64, i, account->metrics[i]);
+	line_add(line, "}");
+}
+
+static void add_account(struct line *line, const struct pmu *pmu,
+			const struct account *account)
+{
+	unsigned int i;
+
+	line_add(line, ",\"owner\":");
+	line_owner(line, account);
+	for (i = 0; i < ARRAY_SIZE(fields); i++)
+		line_add(line, ",\"%s\":%" PRIu64, fields[i].name,
+			 account->done[fields[i].quantity]);
+	add_counted(line, pmu, account);
+}
+
+void pmu_mark(struct pmu *pmu, uint64_t id)
+{
+	struct line line = { 0 };
+
+	line_add(&line, "{\"type\":\"mark\",\"cpu\":%u,\"id\":%" PRIu64
+		 ",\"nonroot\":%s,\"cpl\":%u", pmu->cpu, id,
+		 pmu->context.nonroot ? "true" : "false", pmu->context.cpl);
+	add_account(&line, pmu, pmu->account);
+	line_add(&line, "}");
+	pmu->ops->emit(pmu->opaque, line.text);
+}
+
+static void emit_total(struct pmu *pmu, const struct account *account)
+{
+	struct line line = { 0 };
+
+	line_add(&line, "{\"type\":\"total\",\"cpu\":%u", pmu->cpu);
+	add_account(&line, pmu, account);
+	line_add(&line, "}");
+	pmu->ops->emit(pmu->opaque, line.text);
+}
+
+void pmu_emit_totals(struct pmu *pmu)
+{
+	const struct account *account;
+
+	for (account = &pmu->root; account; account = account->next)
+		emit_total(pmu, account);
+	if (pmu->spill.nonroot)
+		emit_total(pmu, &pmu->spill);
+	audit_total(pmu);
+}
