@@ -147,7 +147,7 @@ uint64_t quantity_per_instruction(const struct pmu_machine *machine,
 				  enum quantity quantity);
 
 /* metrics.c */
-#define METRICS_ONE		255	/* a field that says "all slots" */
+#define METRICS_ONE		((uint64_t)255)	/* a field that says "all slots" */
 
 uint64_t metrics_read(const struct pmu_machine *machine, uint64_t slots,
 		      const uint64_t hidden[PMU_MAX_METRICS]);
