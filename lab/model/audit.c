@@ -42,6 +42,7 @@ void holders_merge(struct holders *holders, const struct holders *other)
 	holders->more |= other->more;
 }
 
+/* With @more there are several, so one at least is another. */
 static bool holds_another(const struct holders *holders,
 			  const struct account *account)
 {
@@ -51,7 +52,7 @@ static bool holds_another(const struct holders *holders,
 		if (holders->account[i] != account)
 			return true;
 	}
-	return holders->more;
+	return false;
 }
 
 void audit_switch(struct pmu *pmu, const struct account *to,

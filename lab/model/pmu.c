@@ -185,8 +185,6 @@ static void set_deadline(struct pmu *pmu)
 		if (due < deadline)
 			deadline = due;
 	}
-	if (!deadline)
-		deadline = 1;
 	pmu->ops->deadline(pmu->opaque, pmu->deadline_set ? deadline : 0);
 }
 
