@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=sh
+# What every script here shares. A script sets "top" to the root of the
+# repository and reads this file.
+
+me=${0##*/}
+: "${top:?a script sets it before it reads lib.sh}"
+build=${TOPDOWN_BUILD:-$top/build}
+
+# One line on standard error: what is wrong and what to do.
+die() {
+	printf '%s: %s\n' "$me" "$*" >&2
+	exit 1
+}
+
+say() {
+	printf '%s: %s\n' "$me" "$*"
+}
+
+# need TOOL PACKAGE: name the package of a missing program.
+need() {
+	command -v "$1" >/dev/null 2>&1 ||
+		die "the program $1 is missing: apt-get install $2"
+}
+
+# Downloads live outside the checkout, so that a second clone and "make clean"
+# cost no second download.
+cache_dir() {
+	if [ -n "${XDG_CACHE_HOME:-}" ]; then
+		echo "$XDG_CACHE_HOME/topdown-kvm"
+	elif [ -n "${HOME:-}" ]; then
+		echo "$HOME/.cache/topdown-kvm"
+	else
+		echo "$build/cache"
+	fi
+}
+
+# space DIRECTORY MIB WHAT: fail before a stage that would fill the disk.
+space() {
+	free=$(df -Pk "$1" | awk 'NR == 2 { print int($4 / 1024) }')
+	[ "$free" -ge "$2" ] ||
+		die "$3 needs $2 MiB below $1, $free MiB are free: free some, then run it again"
+}
+
+# data FILE: its lines without comments and empty ones.
+data() {
+	sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^[[:space:]]*$/d' "$1"
+}
+
+# value FILE KEY: the value of a "KEY = VALUE" line.
+value() {
+	data "$1" | sed -n "s/^$2[[:space:]]*=[[:space:]]*//p"
+}
+
+# Git as a tool: no hook, no configuration and no repository of the caller
+# may change what it does (a hook exports GIT_DIR, for example). Every
+# directory counts as safe, as with "sudo make" in a user's checkout.
+clean_git() {
+	for v in $(git rev-parse --local-env-vars); do
+		unset "$v"
+	done
+	export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_ATTR_NOSYSTEM=1
+	export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
+	export GIT_TERMINAL_PROMPT=0 GIT_EDITOR=false
+}

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=sh
+# The format of the series, for the scripts that read or write it.
+#
+# series     "# why" headings, and one path of a patch per line, in order of
+#            application.
+# a patch    NNNN-subject.patch in the directory of the Linux file that it
+#            changes most:
+#
+#                Subject: KVM: x86/pmu: Do this
+#                <empty line>
+#                the message
+#                ---
+#                New-file: tools/testing/selftests/kvm/x86/new_test.c
+#                <empty line>
+#                diff --git ...
+#
+#            A file that a commit adds is not in its diff: it lies whole in
+#            this repository, at its Linux path, named by a New-file line.
+#            No Signed-off-by: "make export" adds that of the submitter.
+
+# series_entries: the patches, in order.
+series_entries() {
+	data "$top/series"
+}
+
+# patch_message PATCH: subject, empty line, body, as git commits it.
+patch_message() {
+	awk '
+	/^---$/ { exit }
+	!started && sub(/^Subject: */, "") { started = 1 }
+	started { print }' "$1" | git stripspace
+}
+
+patch_subject() {
+	sed -n -e '/^---$/q' -e 's/^Subject: *//p' "$1" | head -n 1
+}
+
+# patch_new_files PATCH: the New-file lines between "---" and the diff.
+patch_new_files() {
+	awk '
+	/^diff --git / { exit }
+	below && sub(/^New-file: */, "") { print }
+	/^---$/ { below = 1 }' "$1"
+}
+
+# patch_diff PATCH
+patch_diff() {
+	sed -n '/^diff --git /,$p' "$1"
+}
+
+# New files lie at their Linux path, where they must not meet a file of this
+# repository's own.
+linux_path() {
+	case $1 in
+	base/* | build/* | lab/* | scripts/* | .*) return 1 ;;
+	*/*) return 0 ;;
+	*) return 1 ;;
+	esac
+}
+
+# series_files: all files that "make tree" puts into the kernel tree.
+series_files() {
+	for patch in $(series_entries); do
+		[ -f "$top/$patch" ] ||
+			die "series names $patch, which does not exist: scripts/check-series tells more"
+		echo "$patch"
+		for file in $(patch_new_files "$top/$patch"); do
+			[ -f "$top/$file" ] ||
+				die "$patch names the new file $file, which does not exist: scripts/check-series tells more"
+			echo "$file"
+		done
+	done
+}
+
+# series_key: a hash of them, in their order and with their modes.
+series_key() {
+	files=$(series_files)
+	for file in $files; do
+		echo "$file $(file_mode "$top/$file")"
+		cat "$top/$file"
+	done | sha256sum | cut -d " " -f 1
+}
+
+file_mode() {
+	if [ -x "$1" ]; then echo 100755; else echo 100644; fi
+}
+
+# series_commits BASE: write one commit per entry on top of BASE, without a
+# work tree, and print the last one. Author and dates are fixed, so that the
+# same series gives the same hashes everywhere. Runs in the kernel tree.
+series_commits() {
+	commit=$1
+	stamp=1577836800	# 2020-01-01; each commit a minute after the last
+	GIT_INDEX_FILE=$(git rev-parse --absolute-git-dir)/topdown-index
+	export GIT_INDEX_FILE
+	git read-tree "$1"
+	for patch in $(series_entries); do
+		series_apply "$top/$patch" ||
+			die "$patch does not apply on $(git log -1 --format=%s "$base"): $(head -n 1 "$build/log/apply.log")"
+		stamp=$((stamp + 60))
+		commit=$(patch_message "$top/$patch" | series_identity \
+			git commit-tree -p "$commit" "$(git write-tree)")
+	done
+	rm -f "$GIT_INDEX_FILE"
+	unset GIT_INDEX_FILE
+	echo "$commit"
+}
+
+series_identity() {
+	GIT_AUTHOR_NAME='topdown-kvm series' GIT_AUTHOR_EMAIL=noreply@localhost \
+	GIT_COMMITTER_NAME='topdown-kvm series' GIT_COMMITTER_EMAIL=noreply@localhost \
+	GIT_AUTHOR_DATE="$stamp +0000" GIT_COMMITTER_DATE="$stamp +0000" "$@"
+}
+
+# series_apply PATCH: into the index.
+series_apply() {
+	if grep -q '^diff --git ' "$1"; then
+		patch_diff "$1" | git apply --cached --whitespace=nowarn - \
+			2>"$build/log/apply.log" || return 1
+	fi
+	for file in $(patch_new_files "$1"); do
+		if ! linux_path "$file" || git ls-files --error-unmatch "$file" >/dev/null 2>&1; then
+			echo "$file is no new file of Linux" >"$build/log/apply.log"
+			return 1
+		fi
+		git update-index --add --cacheinfo \
+			"$(file_mode "$top/$file"),$(git hash-object -w --no-filters "$top/$file"),$file"
+	done
+}
+
+# linux_version DIRECTORY: as its Makefile says.
+linux_version() {
+	awk '$2 == "=" && /^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION)/ { v[$1] = $3 }
+	/^NAME/ { exit }
+	END { print v["VERSION"] "." v["PATCHLEVEL"] "." v["SUBLEVEL"] v["EXTRAVERSION"] }' "$1/Makefile"
+}
+
+# same_commits A B: equal trees and messages, whoever wrote them and when.
+same_commits() {
+	[ "$(git log --format='%T%n%B' "$base..$1")" = "$(git log --format='%T%n%B' "$base..$2")" ]
+}
+
+# commit_message COMMIT: without sign-offs, which belong to the submitter.
+commit_message() {
+	git log -1 --format=%B "$1" | sed '/^Signed-off-by:/d' | git stripspace
+}
+
+# unfinished: is there a rebase or am that waits for its end?
+unfinished() {
+	[ -d "$(git rev-parse --git-path rebase-merge)" ] ||
+		[ -d "$(git rev-parse --git-path rebase-apply)" ]
+}
+
+# record_series COMMIT KEY: the tree at COMMIT is what the repository says.
+record_series() {
+	git update-ref refs/topdown/applied "$1"
+	mkdir -p "$(git rev-parse --git-path topdown)"
+	echo "$2" >"$(git rev-parse --git-path topdown/key)"
+}
