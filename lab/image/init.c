@@ -46,10 +46,10 @@
 #define LINE_MAX_BYTES	800
 #define MAX_PROGRAMS	256
 /*
- * Two guest seconds are some three billion instructions on the emulated host:
+ * A guest second is more than a billion instructions on the emulated host:
  * rare enough to disturb nothing, often enough to tell slow from dead.
  */
-#define ALIVE_SECONDS	2
+#define ALIVE_SECONDS	1
 #define DRAIN_MS	10
 
 struct program {

@@ -1,0 +1,652 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Judges a run of the emulated host: PASS, FAIL, SKIP or ERROR for each
+ * program of its plan and for the boot itself.
+ *
+ *	judge [-q] [-e EXPECTATIONS] [-r RESULTS] DIR
+ *
+ * Reads DIR/plan, console.log, emulator.log, truth.jsonl and result.  Prints
+ * one line each, "OUTCOME RUN/NAME: why", and appends it to RESULTS.  Exits
+ * with 1 if something failed, 2 if the lab broke, else with 0.  With -q, only
+ * what the programs' own exit status does not tell counts and is printed.
+ *
+ * FAIL is the subject's fault (a test, the kernel), ERROR the lab's: a run
+ * that says too little to tell is an ERROR, never a PASS.
+ *
+ * EXPECTATIONS are lines of
+ *	outcome NAME WORD	the program is to "skip" or "fail", or either
+ *				("skip|fail"), by its own status: PASS if so
+ *	allow NAME TEXT		a kernel line with TEXT is no fault of NAME
+ */
+#define _GNU_SOURCE
+#include <err.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "log.h"
+
+#define MAX_ITEMS	258
+#define SKIP_STATUS	4	/* KSFT_SKIP, tools/testing/selftests/kselftest.h */
+#define WHY		400
+
+/* In the order of gravity: a broken subject often breaks the log, too. */
+enum outcome { PASS, SKIP, ERROR, FAIL };
+static const char *const outcome_names[] = { "PASS", "SKIP", "ERROR", "FAIL" };
+
+struct item {
+	char name[128];
+	enum outcome outcome;
+	char why[WHY];
+	bool by_status;		/* judged by its own word, not by the kernel's */
+	bool began, ended;
+	char end[64];		/* "status=0" */
+	/* What its output said. */
+	char last[WHY], skip[WHY], assertion[WHY], not_ok[WHY];
+	bool tap, in_assertion, has_plan;
+	unsigned int planned, results;
+};
+
+struct judge {
+	const char *dir;
+	char *expectations;
+	struct item items[MAX_ITEMS];
+	unsigned int nr_items;		/* the boot is item 0 */
+	struct item *current;
+	unsigned int banners;
+	bool plan_seen, done, powered_down;
+	unsigned int plan_count;
+	unsigned long garbage;
+	char kernel[64], facts[WHY], cpus[16];
+};
+
+/* Kernel messages after which nothing counts as passed. */
+static const struct {
+	const char *text;
+} splats[] = {
+	{ "WARNING: " },
+	{ "BUG: " },
+	{ "Oops" },
+	{ "general protection" },
+	{ "invalid opcode" },
+	{ "divide error" },
+	{ "double fault" },
+	{ "Call Trace" },
+	{ "cut here" },
+	{ "Kernel panic" },
+	{ "unchecked MSR access" },
+	{ "detected stall" },		/* RCU: self-detected, on CPUs/tasks */
+	{ "rcu_sched kthread" },
+	{ "rcu_preempt kthread" },
+	{ "soft lockup" },
+	{ "hard LOCKUP" },
+	{ "blocked for more than" },	/* hung task */
+	{ "UBSAN: " },
+	{ "KASAN: " },
+	{ "INFO: possible" },		/* lockdep */
+	{ "KVM internal error" },
+	{ "nhandled rdmsr" },
+	{ "nhandled wrmsr" },
+	{ "nhandled RDMSR" },
+	{ "nhandled WRMSR" },
+	{ "nhandled MSR" },
+	{ "ignored rdmsr" },
+	{ "ignored wrmsr" },
+	{ "Broken PMU hardware" },	/* arch/x86/events/core.c, check_hw_exists() */
+	{ "PMU hardware broken" },
+	{ "triple fault" },
+};
+
+/* The first finding of the gravest kind stays. */
+__attribute__((format(printf, 3, 4)))
+static void find(struct item *item, enum outcome outcome, const char *format, ...)
+{
+	va_list args;
+
+	if (outcome <= item->outcome)
+		return;
+	item->outcome = outcome;
+	item->by_status = false;
+	va_start(args, format);
+	vsnprintf(item->why, WHY, format, args);
+	va_end(args);
+}
+
+/* A finding that the program itself brought up: may be what is expected. */
+__attribute__((format(printf, 3, 4)))
+static void find_by_status(struct item *item, enum outcome outcome,
+			   const char *format, ...)
+{
+	char why[WHY];
+	va_list args;
+
+	if (outcome <= item->outcome)
+		return;
+	va_start(args, format);
+	vsnprintf(why, sizeof(why), format, args);
+	va_end(args);
+	find(item, outcome, "%s", why);
+	item->by_status = true;
+}
+
+static void copy(char *to, size_t size, const char *from)
+{
+	snprintf(to, size, "%s", from);
+}
+
+/* A file of the run as one string, NULL if there is none. */
+static char *read_file(const char *dir, const char *name, size_t *size)
+{
+	char path[4096], *text;
+	size_t length;
+	FILE *file;
+	long end;
+
+	snprintf(path, sizeof(path), "%s%s%s", dir, *dir ? "/" : "", name);
+	file = fopen(path, "rb");
+	if (!file)
+		return NULL;
+	fseek(file, 0, SEEK_END);
+	end = ftell(file);
+	rewind(file);
+	text = malloc(end + 1);
+	if (!text)
+		errx(2, "out of memory");
+	length = fread(text, 1, end, file);
+	fclose(file);
+	text[length] = '\0';
+	if (size)
+		*size = length;
+	return text;
+}
+
+/* The next line of *@at as a string, NULL at the end. */
+static char *next_line(char **at)
+{
+	char *line = *at, *end;
+
+	if (!line || !*line)
+		return NULL;
+	end = strchr(line, '\n');
+	*at = end ? end + 1 : NULL;
+	if (end)
+		*end = '\0';
+	end = line + strlen(line);
+	while (end > line && end[-1] == '\r')
+		*--end = '\0';
+	return line;
+}
+
+static struct item *add_item(struct judge *judge, const char *name)
+{
+	struct item *item = &judge->items[judge->nr_items++];
+
+	copy(item->name, sizeof(item->name), name);
+	return item;
+}
+
+static struct item *find_item(struct judge *judge, const char *name)
+{
+	unsigned int i;
+
+	for (i = 1; i < judge->nr_items; i++)
+		if (!strcmp(judge->items[i].name, name))
+			return &judge->items[i];
+	return NULL;
+}
+
+static void read_plan(struct judge *judge)
+{
+	char *text = read_file(judge->dir, "plan", NULL), *at = text, *line;
+
+	if (!text) {
+		find(&judge->items[0], ERROR, "no file plan in %s", judge->dir);
+		return;
+	}
+	while ((line = next_line(&at)) && judge->nr_items < MAX_ITEMS - 1) {
+		line[strcspn(line, " ")] = '\0';
+		if (*line && *line != '#')
+			add_item(judge, line);
+	}
+	free(text);
+}
+
+/* Is there "allow NAME TEXT" with a TEXT that @line contains? */
+static bool allowed(const struct judge *judge, const struct item *item,
+		    const char *line)
+{
+	char *text = strdup(judge->expectations), *at = text, *entry;
+	size_t length = strlen(item->name);
+	bool found = false;
+
+	while (!found && (entry = next_line(&at))) {
+		if (!log_after(entry, "allow "))
+			continue;
+		entry += strlen("allow ");
+		found = !strncmp(entry, item->name, length) &&
+			entry[length] == ' ' && entry[length + 1] &&
+			strstr(line, entry + length + 1);
+	}
+	free(text);
+	return found;
+}
+
+static void take_kernel_line(struct judge *judge, const char *text)
+{
+	struct item *item = judge->current ? judge->current : &judge->items[0];
+	unsigned int i;
+
+	if (log_after(text, "Linux version ")) {
+		if (++judge->banners > 1)
+			find(item, FAIL, "the host was reset: Linux started again");
+		sscanf(text, "Linux version %63s", judge->kernel);
+	}
+	if (strstr(text, "reboot: Power down"))
+		judge->powered_down = true;
+	for (i = 0; i < sizeof(splats) / sizeof(splats[0]); i++) {
+		if (strstr(text, splats[i].text) && !allowed(judge, item, text)) {
+			find(item, FAIL, "kernel: %s", text);
+			return;
+		}
+	}
+}
+
+static void take_tap(struct item *item, const char *text)
+{
+	unsigned int number;
+
+	if (log_after(text, "TAP version"))
+		item->tap = true;
+	if (sscanf(text, "1..%u", &number) == 1) {
+		item->has_plan = true;
+		item->planned = number;
+	}
+	if (log_after(text, "ok ") || log_after(text, "not ok ")) {
+		item->tap = true;
+		item->results++;
+	}
+	if (log_after(text, "not ok ") && !item->not_ok[0])
+		copy(item->not_ok, WHY, text);
+}
+
+static void take_output(struct item *item, const char *text)
+{
+	take_tap(item, text);
+	if (item->in_assertion && !item->assertion[0])
+		copy(item->assertion, WHY, text + strspn(text, " "));
+	item->in_assertion = strstr(text, "Test Assertion Failure");
+	if (!item->skip[0] && (strstr(text, "SKIP") || strstr(text, "missing: ") ||
+			       strstr(text, "equirement not met")))
+		copy(item->skip, WHY, text);
+	if (text[strspn(text, " ")])
+		copy(item->last, WHY, text + strspn(text, " "));
+}
+
+static void take_begin(struct judge *judge, const char *name)
+{
+	struct item *item = find_item(judge, name);
+
+	if (judge->current)
+		find(judge->current, ERROR, "did not end before %s began", name);
+	if (!item)
+		find(&judge->items[0], ERROR, "ran %s, which is not in the plan", name);
+	else if (item->began)
+		find(item, ERROR, "ran twice");
+	else
+		item->began = true;
+	judge->current = item;
+}
+
+static void take_end(struct judge *judge, const char *rest)
+{
+	struct item *item = judge->current;
+	size_t length = item ? strlen(item->name) : 0;
+
+	judge->current = NULL;
+	if (!item || strncmp(rest, item->name, length) || rest[length] != ' ') {
+		find(&judge->items[0], ERROR, "\"lab: end %s\" without its begin", rest);
+		return;
+	}
+	item->ended = true;
+	copy(item->end, sizeof(item->end), rest + length + 1);
+}
+
+static void take_fact(struct judge *judge, const char *fact)
+{
+	size_t length = strlen(judge->facts);
+	const char *rest;
+
+	rest = log_after(fact, "cpus=");
+	if (rest)
+		copy(judge->cpus, sizeof(judge->cpus), rest);
+	if (!log_after(fact, "kernel="))
+		snprintf(judge->facts + length, WHY - length, ", %s", fact);
+}
+
+static void take_report(struct judge *judge, const char *said)
+{
+	const char *rest;
+
+	if ((rest = log_after(said, "begin ")))
+		take_begin(judge, rest);
+	else if ((rest = log_after(said, "end ")))
+		take_end(judge, rest);
+	else if ((rest = log_after(said, "fact ")))
+		take_fact(judge, rest);
+	else if ((rest = log_after(said, "error ")))
+		find(&judge->items[0], ERROR, "init: %s", rest);
+	else if ((rest = log_after(said, "plan ")))
+		judge->plan_seen = sscanf(rest, "%u", &judge->plan_count) == 1;
+	else if (!strcmp(said, "done"))
+		judge->done = true;
+}
+
+/* Bytes that neither the kernel nor init writes; counted, then replaced. */
+static void clean(struct judge *judge, char *text, size_t size)
+{
+	size_t i;
+
+	for (i = 0; i < size; i++) {
+		unsigned char byte = text[i];
+
+		if (byte == '\n' || byte == '\r' || byte == '\t' ||
+		    (byte >= 0x20 && byte < 0x7f))
+			continue;
+		text[i] = '?';
+		judge->garbage++;
+	}
+}
+
+static void read_console(struct judge *judge)
+{
+	struct item *boot = &judge->items[0];
+	size_t size = 0;
+	char *text = read_file(judge->dir, "console.log", &size), *at = text;
+	char *line;
+
+	if (!size) {
+		find(boot, ERROR, "the console is empty: the host never said a word");
+		free(text);
+		return;
+	}
+	clean(judge, text, size);
+	while ((line = next_line(&at))) {
+		const char *said = log_text(line), *rest;
+
+		if ((rest = log_after(said, LOG_OUTPUT))) {
+			if (judge->current)
+				take_output(judge->current, rest);
+		} else if ((rest = log_after(said, LOG_SAID))) {
+			take_report(judge, rest);
+		} else {
+			take_kernel_line(judge, said);
+		}
+	}
+	free(text);
+	if (judge->garbage)
+		find(boot, ERROR, "%lu garbage bytes on the console", judge->garbage);
+}
+
+/* KEY=VALUE of the run's result, "" if absent. */
+static void result_value(struct judge *judge, const char *key, char *value,
+			 size_t size)
+{
+	char *text = read_file(judge->dir, "result", NULL), *at = text, *line;
+	const char *rest;
+
+	value[0] = '\0';
+	while ((line = next_line(&at))) {
+		rest = log_after(line, key);
+		if (rest && *rest == '=')
+			copy(value, size, rest + 1);
+	}
+	free(text);
+}
+
+static void judge_result(struct judge *judge)
+{
+	struct item *boot = &judge->items[0];
+	char reason[64], cpus[16];
+
+	result_value(judge, "reason", reason, sizeof(reason));
+	result_value(judge, "cpus", cpus, sizeof(cpus));
+	if (!strcmp(reason, "panic"))
+		find(boot, FAIL, "the host panicked");
+	else if (!strcmp(reason, "reset"))
+		find(boot, FAIL, "the host was reset");
+	else if (!strcmp(reason, "silent"))
+		find(boot, ERROR, "the host went silent");
+	else if (!strcmp(reason, "wall"))
+		find(boot, ERROR, "the run took longer than it may");
+	else if (!reason[0])
+		find(boot, ERROR, "no file result, or no reason in it");
+	else if (strcmp(reason, "done"))
+		find(boot, ERROR, "the run ended early: %s", reason);
+	if (judge->cpus[0] && strcmp(cpus, judge->cpus))
+		find(boot, FAIL, "asked for %s CPUs, Linux has %s", cpus, judge->cpus);
+}
+
+static void judge_protocol(struct judge *judge)
+{
+	struct item *boot = &judge->items[0];
+
+	if (!judge->plan_seen)
+		find(boot, ERROR, "truncated log: no \"lab: plan\"");
+	else if (judge->plan_count != judge->nr_items - 1)
+		find(boot, ERROR, "the host planned %u programs, expected %u",
+		     judge->plan_count, judge->nr_items - 1);
+	if (!judge->done)
+		find(boot, ERROR, "truncated log: no \"lab: done\"");
+	else if (!judge->powered_down)
+		find(boot, ERROR, "the host did not power down");
+}
+
+/*
+ * A line of Bochs' log that it died of has ">>PANIC<<", "p" or nothing before
+ * the device; power off by ACPI is one, too.
+ */
+static void judge_emulator(struct judge *judge)
+{
+	struct item *boot = &judge->items[0];
+	char *text = read_file(judge->dir, "emulator.log", NULL), *at = text;
+	bool power_off = false;
+	char *line, *panic;
+
+	if (!text) {
+		find(boot, ERROR, "no emulator.log: the emulator did not start");
+		return;
+	}
+	while ((line = next_line(&at))) {
+		if (strstr(line, "soft power off"))
+			power_off = true;
+		panic = strstr(line, ">>PANIC<< ");
+		if (!panic || strstr(line, "soft power off"))
+			continue;
+		panic += strlen(">>PANIC<< ");
+		/* Bochs' words for a triple fault, cpu/exception.cc. */
+		if (strstr(panic, "3rd (") || strstr(panic, "riple fault"))
+			find(boot, FAIL, "triple fault on the host: %s", panic);
+		else
+			find(boot, ERROR, "emulator: %s", panic);
+	}
+	if (!power_off)
+		find(boot, ERROR, "the emulator saw no power off");
+	free(text);
+}
+
+static void judge_truth(struct judge *judge)
+{
+	struct item *boot = &judge->items[0];
+	size_t size = 0;
+	char *text = read_file(judge->dir, "truth.jsonl", &size), *at = text;
+	bool machine = false, total = false;
+	char *line;
+
+	if (!size)
+		find(boot, ERROR, "no ground truth: truth.jsonl is empty or absent");
+	else if (text[size - 1] != '\n')
+		find(boot, ERROR, "truncated truth.jsonl: its last line has no end");
+	while ((line = next_line(&at))) {
+		if (strstr(line, "\"type\":\"leak\""))
+			find(boot, FAIL, "leak: %s", line);
+		machine |= strstr(line, "\"type\":\"machine\"") != NULL;
+		total |= strstr(line, "\"type\":\"total\"") != NULL;
+	}
+	if (!machine)
+		find(boot, ERROR, "no machine line in truth.jsonl");
+	if (!total)
+		find(boot, ERROR, "truncated truth.jsonl: no total line");
+	free(text);
+}
+
+static void judge_success(struct item *item)
+{
+	if (item->not_ok[0])
+		find_by_status(item, FAIL, "status 0, but \"%s\"", item->not_ok);
+	else if (item->has_plan && !item->planned)
+		find_by_status(item, SKIP, "%s", item->skip[0] ? item->skip : "empty TAP plan");
+	else if (item->tap && !item->has_plan)
+		find(item, ERROR, "TAP without a plan line (1..N)");
+	else if (item->has_plan && item->planned != item->results)
+		find(item, FAIL, "%u TAP results, planned %u", item->results, item->planned);
+}
+
+static void judge_program(struct item *item)
+{
+	int number;
+
+	if (!item->began)
+		find(item, ERROR, "never ran");
+	else if (!item->ended)
+		find(item, ERROR, "did not end: the log stops in it");
+	else if (sscanf(item->end, "signal=%d", &number) == 1)
+		find(item, FAIL, "killed by signal %d (%s)", number, strsignal(number));
+	else if (sscanf(item->end, "timeout=%d", &number) == 1)
+		find(item, FAIL, "still running after %d s of guest time", number);
+	else if (sscanf(item->end, "status=%d", &number) != 1)
+		find(item, ERROR, "no status in \"%s\"", item->end);
+	else if (number == SKIP_STATUS && !item->skip[0])
+		find(item, ERROR, "skips without naming the unmet fact");
+	else if (number == SKIP_STATUS)
+		find_by_status(item, SKIP, "%s", item->skip);
+	else if (number)
+		find_by_status(item, FAIL, "exit status %d: %s", number,
+			       item->assertion[0] ? item->assertion :
+			       item->not_ok[0] ? item->not_ok : item->last);
+	else
+		judge_success(item);
+}
+
+/* Turn what "outcome NAME WORD" announces into a PASS, and its absence not. */
+static void apply_expectation(struct judge *judge, char *entry)
+{
+	char name[128], words[64], why[WHY];
+	struct item *item;
+	bool met;
+
+	if (sscanf(entry, "outcome %127s %63s", name, words) != 2)
+		return;
+	item = find_item(judge, name);
+	if (!item) {
+		find(&judge->items[0], ERROR, "expectation for %s, which is not in the plan", name);
+		return;
+	}
+	met = item->by_status &&
+	      ((item->outcome == SKIP && strstr(words, "skip")) ||
+	       (item->outcome == FAIL && strstr(words, "fail")));
+	if (met) {
+		copy(why, sizeof(why), item->why);
+		item->outcome = PASS;
+		snprintf(item->why, WHY, "does not pass here, as expected: %.300s", why);
+	} else if (item->outcome == PASS) {
+		find(item, FAIL, "passes, expected to %s here", words);
+	}
+}
+
+static void apply_expectations(struct judge *judge)
+{
+	char *at = judge->expectations, *entry;
+
+	while ((entry = next_line(&at)))
+		apply_expectation(judge, entry);
+}
+
+static void describe_boot(struct judge *judge)
+{
+	struct item *boot = &judge->items[0];
+	char machine[64];
+
+	if (boot->outcome != PASS)
+		return;
+	result_value(judge, "machine", machine, sizeof(machine));
+	snprintf(boot->why, WHY, "%s, Linux %s%.250s", machine, judge->kernel,
+		 judge->facts);
+}
+
+static int print(struct judge *judge, const char *results, bool quiet)
+{
+	FILE *file = results ? fopen(results, "a") : NULL;
+	unsigned int i, count[4] = { 0 };
+	char run[128];
+
+	if (results && !file)
+		err(2, "cannot append to %s", results);
+	result_value(judge, "run", run, sizeof(run));
+	for (i = 1; i <= judge->nr_items; i++) {
+		const struct item *item = &judge->items[i % judge->nr_items];
+		char line[WHY + 300];
+
+		snprintf(line, sizeof(line), "%s %s/%s%s%s", outcome_names[item->outcome],
+			 run[0] ? run : "run", item->name, item->why[0] ? ": " : "",
+			 item->why);
+		if (!quiet || (item->outcome >= ERROR && !item->by_status)) {
+			count[item->outcome]++;
+			puts(line);
+		}
+		if (file)
+			fprintf(file, "%s\n", line);
+	}
+	if (file && fclose(file))
+		err(2, "cannot append to %s", results);
+	return count[FAIL] ? 1 : count[ERROR] ? 2 : 0;
+}
+
+int main(int argc, char **argv)
+{
+	static struct judge judge;
+	const char *results = NULL, *expectations = NULL;
+	bool quiet = false;
+	unsigned int i;
+	int option;
+
+	while ((option = getopt(argc, argv, "e:qr:")) >= 0) {
+		if (option == 'e')
+			expectations = optarg;
+		else if (option == 'q')
+			quiet = true;
+		else if (option == 'r')
+			results = optarg;
+		else
+			return 2;
+	}
+	if (optind != argc - 1)
+		errx(2, "usage: judge [-q] [-e EXPECTATIONS] [-r RESULTS] DIR");
+	judge.dir = argv[optind];
+	judge.expectations = expectations ? read_file("", expectations, NULL) : strdup("");
+	if (!judge.expectations)
+		err(2, "cannot read %s", expectations);
+
+	add_item(&judge, "boot");
+	read_plan(&judge);
+	read_console(&judge);
+	judge_emulator(&judge);
+	judge_result(&judge);
+	judge_protocol(&judge);
+	judge_truth(&judge);
+	for (i = 1; i < judge.nr_items; i++)
+		judge_program(&judge.items[i]);
+	apply_expectations(&judge);
+	describe_boot(&judge);
+	return print(&judge, results, quiet);
+}
