@@ -2,6 +2,11 @@
 /*
  * Machine descriptions: "key = value" lines into a struct pmu_machine.
  *
+ * lab/machine/icelake shows the keys with their meaning; keys that are left out
+ * have the values of Ice Lake.  Beside those there are pmu.pdcm (0: the machine
+ * has no IA32_PERF_CAPABILITIES) and pmu.cpuN.perf_capabilities (one CPU that
+ * differs).
+ *
  * A description that contradicts itself is refused here, so that the rest of
  * the model never meets one.
  */

@@ -96,8 +96,6 @@ static unsigned int counter_levels(const struct pmu *pmu, unsigned int bit)
 
 static bool counter_interrupts(const struct pmu *pmu, unsigned int bit)
 {
-	if (bit == METRICS_BIT)
-		return true;
 	if (bit >= FIXED_SHIFT)
 		return pmu->fixed_ctrl >> 4 * (bit - FIXED_SHIFT) & FIXED_PMI;
 	return pmu->selector[bit] & SEL_INT;
@@ -140,23 +138,33 @@ static uint64_t metrics_room(const struct pmu *pmu)
 	return (limit - highest) / METRICS_ONE;
 }
 
+/* How many events an instruction can cause in counter @bit. */
+static uint64_t counter_rate(const struct pmu *pmu, unsigned int bit)
+{
+	enum quantity quantity = Q_SLOTS;
+
+	if (bit != METRICS_BIT)
+		quantity = counter_quantity(pmu, bit);
+	/* Inverted, a counter mask counts cycles without events. */
+	if (bit < FIXED_SHIFT && pmu->selector[bit] & SEL_INV)
+		quantity = Q_CYCLES;
+	return quantity_per_instruction(pmu->machine, quantity);
+}
+
 /* How many instructions counter @bit surely, or very likely, has room for. */
 static uint64_t counter_deadline(struct pmu *pmu, unsigned int bit)
 {
-	uint64_t room, rate;
+	const uint64_t skid = 64;
+	uint64_t room, rate = counter_rate(pmu, bit), due;
 
-	if (bit == METRICS_BIT) {
+	if (!rate)
+		return UINT64_MAX;
+	if (bit == METRICS_BIT)
 		room = metrics_room(pmu);
-		rate = quantity_per_instruction(pmu->machine, Q_SLOTS);
-	} else {
+	else
 		room = BIT(counter_width(pmu, bit)) - counter_of(pmu, bit)->value;
-		rate = quantity_per_instruction(pmu->machine,
-						counter_quantity(pmu, bit));
-		/* Inverted, a counter mask counts cycles without events. */
-		if (bit < FIXED_SHIFT && pmu->selector[bit] & SEL_INV)
-			rate = quantity_per_instruction(pmu->machine, Q_CYCLES);
-	}
-	return rate ? room / rate : UINT64_MAX;
+	due = room / rate;
+	return rate > 1 && due < skid ? skid : due;
 }
 
 /*
@@ -167,21 +175,15 @@ static uint64_t counter_deadline(struct pmu *pmu, unsigned int bit)
  */
 static void set_deadline(struct pmu *pmu)
 {
-	const uint64_t horizon = BIT(32), skid = 64;
+	const uint64_t horizon = BIT(32);
 	uint64_t bits = pmu->active[!!pmu->context.cpl] & pmu->interrupting;
 	uint64_t deadline = horizon, due;
-	unsigned int bit;
 
 	if (!bits && !pmu->deadline_set)
 		return;
 	pmu->deadline_set = bits;
 	for (; bits; bits &= bits - 1) {
-		bit = first_bit(bits);
-		due = counter_deadline(pmu, bit);
-		if (due < skid && (bit == METRICS_BIT ||
-				   quantity_per_instruction(pmu->machine,
-							    counter_quantity(pmu, bit)) != 1))
-			due = skid;
+		due = counter_deadline(pmu, first_bit(bits));
 		if (due < deadline)
 			deadline = due;
 	}

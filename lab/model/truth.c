@@ -1,8 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Ground truth: what each owner really did, unquantized and regardless of how
- * the PMU is programmed, and what the counters saw of it.  One JSON object a
- * line.
+ * the PMU is programmed, and what the counters saw of it.
+ *
+ * The truth file has one JSON object a line.  By "type":
+ *
+ *	machine	first line: the machine's properties
+ *	mark	the mark instruction ran: its id, who ran it, and all that this
+ *		owner has done on this CPU since power on; two marks of one
+ *		owner give an interval by subtraction
+ *	total	at power off, the same per CPU and owner
+ *	leak	somebody read a register that holds another's work (audit.c)
+ *	pmi	a PMI came in a guest for a counter that holds another's work
+ *	audit	at power off, per CPU: how many leaks and such PMIs, and how
+ *		often the CPU changed owners
+ *
+ * An owner is "root" or a guest's identity in hexadecimal.  The level 2 parts
+ * (heavy_ops, br_mispredict, fetch_latency, mem_bound) are contained in the
+ * level 1 categories.  "counted" is what fixed counters 0 to 3 and the metrics
+ * saw of the owner while they were enabled: what they should have seen and
+ * these numbers differ by what was lost.
  */
 #include <inttypes.h>
 #include <stdarg.h>
@@ -115,7 +132,6 @@ void truth_machine(struct pmu *pmu)
 	pmu->ops->emit(pmu->opaque, line.text);
 }
 
-/* "counted" is what fixed counters 0 to 3 and the metrics saw of the owner. */
 static void add_counted(struct line *line, const struct pmu *pmu,
 			const struct account *account)
 {

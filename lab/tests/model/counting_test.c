@@ -219,6 +219,10 @@ static void counter_mask(void **state)
 		{ 0x0100003c, 3 },
 		{ 0x0200003c, 0 },	/* a cycle is never two cycles */
 	};
+	uint64_t branches[PMU_NR_WORK] = {
+		[PMU_WORK_INSTRUCTION] = 12,
+		[PMU_WORK_BRANCH] = 12,
+	};
 	struct rig *rig = rig_new(BENCH, 0);
 	unsigned int i;
 
@@ -232,6 +236,10 @@ static void counter_mask(void **state)
 				 (unsigned long long)rdpmc(rig, 0),
 				 (unsigned long long)cases[i].n);
 	}
+	/* 12 branches in 3 cycles: no more cycles than there were */
+	count_gp(rig, 0x010000c4 | EN_OS, 0);
+	pmu_advance(rig->pmu, branches);
+	assert_int_equal(rdpmc(rig, 0), 3);
 	rig_free(rig);
 }
 
@@ -466,6 +474,17 @@ static void deadline_of_instructions(void **state)
 	wr(rig, 0x38d, 0x9);
 	wr(rig, 0x38f, BIT(0) | BIT(32));
 	assert_int_equal(rig->deadline, 70);
+	/* an unknown event never overflows: whatever is asked is far away */
+	wr(rig, 0x38f, 1);
+	count_gp(rig, 0xffff | EN_OS | INT, TOP - 1);
+	assert_true(rig->deadline >= BIT(32));
+	/* inverted, it counts every cycle */
+	count_gp(rig, 0x0180ffff | EN_OS | INT, TOP - 1);
+	assert_int_equal(rig->deadline, 64);
+	count_gp(rig, 0x028000c0 | EN_OS | INT, TOP - 1);
+	assert_int_equal(rig->deadline, 64);
+	work(rig, PMU_WORK_INSTRUCTION, 1);
+	assert_int_equal(rig->pmis, 2);
 	pmu_reset(rig->pmu);
 	assert_int_equal(rig->deadline, 0);
 	rig_free(rig);

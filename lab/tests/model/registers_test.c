@@ -276,6 +276,8 @@ static void status_set_and_reset(void **state)
 	assert_int_equal(rd(rig, 0x38e), 7);
 	wr(rig, 0x390, 2);
 	assert_int_equal(rd(rig, 0x38e), 5);
+	assert_int_equal(rd(rig, 0x390), 0);
+	assert_int_equal(rd(rig, 0x391), 0);
 	assert_int_equal(rig->pmis, 0);
 	rig_free(rig);
 }
