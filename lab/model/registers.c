@@ -7,22 +7,16 @@
 #include "internal.h"
 
 /*
- * Registers of features that no machine here has (PEBS, BTS, LBR, offcore
- * response).  They fault, because Linux would believe in a register that takes
- * writes silently.
+ * Registers of PEBS and BTS, which no machine here has.  They fault, because
+ * Linux would believe in a register that takes writes silently.  Registers that
+ * only surround the PMU (LBR, offcore response) are the emulator's.
  */
 static const struct {
 	uint32_t first;
 	uint32_t last;
 } absent[] = {
-	{ 0x1a6, 0x1a7 },	/* OFFCORE_RSP */
-	{ 0x1c8, 0x1c9 },	/* LBR_SELECT, LASTBRANCH_TOS */
 	{ 0x3f1, 0x3f2 },	/* PEBS_ENABLE, PEBS_DATA_CFG */
-	{ 0x3f6, 0x3f7 },	/* PEBS_LD_LAT, PEBS_FRONTEND */
 	{ 0x600, 0x600 },	/* DS_AREA */
-	{ 0x680, 0x69f },	/* LASTBRANCH_FROM_IP */
-	{ 0x6c0, 0x6df },	/* LASTBRANCH_TO_IP */
-	{ 0xdc0, 0xddf },	/* LBR_INFO */
 };
 
 /* A register of a family: which family, which member. */
