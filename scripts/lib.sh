@@ -63,3 +63,10 @@ clean_git() {
 	export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
 	export GIT_TERMINAL_PROMPT=0 GIT_EDITOR=false
 }
+
+# linux_version DIRECTORY: as its Makefile says.
+linux_version() {
+	awk '$2 == "=" && /^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION)/ { v[$1] = $3 }
+	/^NAME/ { exit }
+	END { print v["VERSION"] "." v["PATCHLEVEL"] "." v["SUBLEVEL"] v["EXTRAVERSION"] }' "$1/Makefile"
+}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2154 # "top", "build", "base" come from the script that reads this
 # The format of the series, for the scripts that read or write it.
 #
 # series     "# why" headings, and one path of a patch per line, in order of
@@ -129,13 +129,6 @@ series_apply() {
 	done
 }
 
-# linux_version DIRECTORY: as its Makefile says.
-linux_version() {
-	awk '$2 == "=" && /^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION)/ { v[$1] = $3 }
-	/^NAME/ { exit }
-	END { print v["VERSION"] "." v["PATCHLEVEL"] "." v["SUBLEVEL"] v["EXTRAVERSION"] }' "$1/Makefile"
-}
-
 # same_commits A B: equal trees and messages, whoever wrote them and when.
 same_commits() {
 	[ "$(git log --format='%T%n%B' "$base..$1")" = "$(git log --format='%T%n%B' "$base..$2")" ]
@@ -157,4 +150,15 @@ record_series() {
 	git update-ref refs/topdown/applied "$1"
 	mkdir -p "$(git rev-parse --git-path topdown)"
 	echo "$2" >"$(git rev-parse --git-path topdown/key)"
+}
+
+# local_work: what is in build/linux and not yet in the repository, in words.
+local_work() {
+	if unfinished; then
+		echo "an unfinished rebase"
+	elif [ -n "$(git status --porcelain)" ]; then
+		echo "uncommitted edits"
+	elif [ "$(git rev-parse HEAD)" != "$(git rev-parse refs/topdown/applied)" ]; then
+		echo "commits of its own"
+	fi
 }

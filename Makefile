@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0
+# Every entry point of this repository; "make help" prints the lines below
+# that begin with "##". What a target does is in the script that it calls.
+#
+# One make at a time works in a checkout: the first part of this file takes
+# the lock build/.lock (scripts/locked) and calls make again for the second.
+
+MAKEFLAGS += --no-print-directory
+ifneq ($(V),1)
+Q := @
+endif
+
+goals := $(or $(MAKECMDGOALS),all)
+
+ifeq ($(filter-out help,$(goals)),)
+
+help:	## this text
+	@sed -n -e 's/^## \{0,1\}//p' -e 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+
+else ifneq ($(TOPDOWN_LOCKED),1)
+
+locked = scripts/locked $(MAKE) TOPDOWN_LOCKED=1
+
+ifeq ($(goals),boot)
+# The shell of a booted host may stay open for hours: only its parts are made
+# under the lock.
+boot:
+	@$(locked) packages kernel emulator image
+	$(Q)lab/run/boot
+else
+.PHONY: $(goals) locked
+$(goals): locked
+	@:
+locked:
+	@$(locked) $(goals)
+endif
+
+else
+
+##
+## The main job, and the tests:
+all: demo	## install what is missing, fetch, build, boot, show a guest's topdown beside the truth
+	@:
+
+demo: packages kernel emulator image
+	$(Q)lab/run/demo
+
+check: packages	## all tests; the last line is "N passed, N failed, N skipped"
+	$(Q)scripts/check
+
+check-fast: packages	## seconds, no kernel build: tests of model, lab and scripts, series, lint
+	$(Q)scripts/check fast
+
+mutants: packages kernel kernel-base emulator image	## break the series in known ways; a named test must notice each
+	$(Q)lab/run/mutants
+
+lint: packages tree	## checkpatch, sparse, W=1, shellcheck, the series against its files
+	$(Q)scripts/lint
+
+##
+## The stages:
+packages:	## install the Debian packages of base/packages that are missing
+	$(Q)scripts/packages
+
+tree: packages	## build/linux, a Git tree of Linux with a commit for each patch
+	$(Q)scripts/tree
+
+kernel: tree	## build/kernel, and build/selftests, from build/linux
+	$(Q)scripts/kernel
+
+kernel-base: tree	## the same without the series, in build/kernel-base
+	$(Q)scripts/kernel base
+
+emulator: packages	## build/emulator, Bochs with the model of the PMU
+	$(Q)lab/bochs/build
+
+image: packages kernel	## build/image, what the emulated host boots into
+	$(Q)lab/image/build
+
+##
+## By hand:
+boot:	## the emulated host with a shell on this terminal, or CMD="..." there
+
+refresh:	## write the commits of build/linux back as patches and files
+	$(Q)scripts/refresh
+
+export: tree	## build/outgoing, the series as mails with your Signed-off-by
+	$(Q)scripts/export
+
+clean:	## remove build/ (not the downloads, nor work that is only in build/linux)
+	$(Q)scripts/clean
+
+endif
+
+.PHONY: all demo check check-fast mutants lint packages tree kernel kernel-base \
+	emulator image boot refresh export clean help
+
+##
+## Variables:
+##   V=1                 show commands and all output
+##   LINUX=DIR|TARBALL   use that Linux instead of Debian's
+##   MIRROR=URL          the Debian mirror (default: the one of this machine's apt)
+##   MACHINE=NAME        the emulated host, one of lab/machine (default: icelake)
+##   CPUS=N CMD="..."    for boot: logical CPUs; a command instead of a shell
+##   TIER=slow           for check: the boots of some minutes, too
+##   JOBS=N              parallel jobs
+##   WAIT=1              wait for another make in this checkout instead of failing
