@@ -5,8 +5,8 @@
  *
  *	judge [-q] [-e EXPECTATIONS] [-r RESULTS] DIR
  *
- * Reads DIR/plan, console.log, emulator.log, truth.jsonl and result.  Prints
- * one line each, "OUTCOME RUN/NAME: why", and appends it to RESULTS.  Exits
+ * Reads DIR/plan, console.log, emulator.log and .out, truth.jsonl and result.
+ * Prints one line each, "OUTCOME RUN/NAME: why", and appends it to RESULTS.  Exits
  * with 1 if something failed, 2 if the lab broke, else with 0.  With -q, only
  * what the programs' own exit status does not tell counts and is printed.
  *
@@ -417,6 +417,8 @@ static void judge_result(struct judge *judge)
 		find(boot, FAIL, "the host was reset");
 	else if (!strcmp(reason, "silent"))
 		find(boot, ERROR, "the host went silent");
+	else if (!strcmp(reason, "stuck"))
+		find(boot, ERROR, "the emulator hung: it used no processor time");
 	else if (!strcmp(reason, "wall"))
 		find(boot, ERROR, "the run took longer than it may");
 	else if (!reason[0])
@@ -440,6 +442,21 @@ static void judge_protocol(struct judge *judge)
 		find(boot, ERROR, "truncated log: no \"lab: done\"");
 	else if (!judge->powered_down)
 		find(boot, ERROR, "the host did not power down");
+}
+
+/* What Bochs says when it gives up at once, for example about its options. */
+static void judge_emulator_start(struct judge *judge)
+{
+	char *text = read_file(judge->dir, "emulator.out", NULL), *at = text;
+	bool next = false;
+	char *line;
+
+	while ((line = next_line(&at))) {
+		if (next && !strstr(line, "soft power off"))
+			find(&judge->items[0], ERROR, "emulator: %s", line);
+		next = strstr(line, "exiting with the following message");
+	}
+	free(text);
 }
 
 /*
@@ -480,7 +497,7 @@ static void judge_truth(struct judge *judge)
 	struct item *boot = &judge->items[0];
 	size_t size = 0;
 	char *text = read_file(judge->dir, "truth.jsonl", &size), *at = text;
-	bool machine = false, total = false;
+	bool machine = false, total = false, audit = false;
 	char *line;
 
 	if (!size)
@@ -492,11 +509,14 @@ static void judge_truth(struct judge *judge)
 			find(boot, FAIL, "leak: %s", line);
 		machine |= strstr(line, "\"type\":\"machine\"") != NULL;
 		total |= strstr(line, "\"type\":\"total\"") != NULL;
+		audit |= strstr(line, "\"type\":\"audit\"") != NULL;
 	}
 	if (!machine)
 		find(boot, ERROR, "no machine line in truth.jsonl");
 	if (!total)
 		find(boot, ERROR, "truncated truth.jsonl: no total line");
+	if (!audit)
+		find(boot, ERROR, "truncated truth.jsonl: no audit line");
 	free(text);
 }
 
@@ -639,9 +659,10 @@ int main(int argc, char **argv)
 
 	add_item(&judge, "boot");
 	read_plan(&judge);
+	judge_emulator_start(&judge);
 	read_console(&judge);
-	judge_emulator(&judge);
 	judge_result(&judge);
+	judge_emulator(&judge);
 	judge_protocol(&judge);
 	judge_truth(&judge);
 	for (i = 1; i < judge.nr_items; i++)

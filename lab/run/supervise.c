@@ -17,7 +17,8 @@
  *
  * A slow or shared machine must not look like a dead guest: progress is
  * measured in the emulator's own processor time, which is proportional to
- * the instructions it emulated.
+ * the instructions it emulated.  An emulator that uses none, without waiting
+ * for a processor either, is stuck.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -41,6 +42,7 @@
 #define EXIT_LAB	125	/* as timeout(1) and git-bisect: not the program's */
 #define EXIT_TIMEOUT	124
 #define POLL_MS		100
+#define STUCK_SECONDS	120
 #define ESCAPE		0x1d	/* Ctrl-] leaves, as in telnet */
 
 struct run {
@@ -54,6 +56,7 @@ struct run {
 	char line[4096];
 	size_t length;
 	double began, heard;		/* wall time; processor time */
+	double used, moved;		/* processor time, wall time of its last change */
 	double stopping;		/* wall time from which on to kill, or 0 */
 	unsigned int banners;
 	const char *reason;		/* why it ended, if not by itself */
@@ -77,10 +80,14 @@ static double wall_now(void)
 	return time.tv_sec + time.tv_nsec * 1e-9;
 }
 
-/* Seconds of processor time of all threads (proc(5): utime, stime). */
-static double processor_time(pid_t pid)
+/*
+ * Seconds of processor time of all threads (proc(5): utime, stime), and
+ * whether the process would like to have more.
+ */
+static double processor_time(pid_t pid, bool *runnable)
 {
 	unsigned long user, system;
+	char state;
 	char path[64], text[1024], *at;
 	ssize_t length;
 	int fd;
@@ -93,9 +100,11 @@ static double processor_time(pid_t pid)
 	close(fd);
 	text[length < 0 ? 0 : length] = '\0';
 	at = strrchr(text, ')');
-	if (!at || sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
-			  &user, &system) != 2)
+	if (!at || sscanf(at, ") %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
+			  &state, &user, &system) != 3)
 		return 0;
+	if (runnable)
+		*runnable = state == 'R';
 	return (double)(user + system) / sysconf(_SC_CLK_TCK);
 }
 
@@ -227,7 +236,7 @@ static void take_console(struct run *run, const char *bytes, ssize_t count)
 	ssize_t i;
 
 	if (count > 0)
-		run->heard = processor_time(run->pid);
+		run->heard = processor_time(run->pid, NULL);
 	for (i = 0; i < count; i++) {
 		if (bytes[i] == '\n' || run->length == sizeof(run->line) - 1) {
 			run->line[run->length] = '\0';
@@ -279,6 +288,23 @@ static void wait_a_little(struct run *run)
 		pass(STDIN_FILENO, run->keys, -1, run);
 }
 
+/* Of an interactive guest nothing is demanded. */
+static void check_progress(struct run *run, double now)
+{
+	bool runnable = false;
+	double used = processor_time(run->pid, &runnable);
+
+	if (runnable || used > run->used)
+		run->moved = now;
+	run->used = used;
+	if (run->interactive)
+		return;
+	if (used - run->heard > run->silence)
+		stop(run, "silent");
+	if (now - run->moved > STUCK_SECONDS)
+		stop(run, "stuck");
+}
+
 static void check_limits(struct run *run)
 {
 	double now = wall_now();
@@ -287,9 +313,7 @@ static void check_limits(struct run *run)
 		stop(run, "interrupted");
 	if (now - run->began > run->wall)
 		stop(run, "wall");
-	if (!run->interactive &&
-	    processor_time(run->pid) - run->heard > run->silence)
-		stop(run, "silent");
+	check_progress(run, now);
 	/* A second for the rest of a panic's or second banner's text. */
 	if (run->stopping &&
 	    (now - run->stopping > 1 || interrupted || run->interactive))
@@ -386,7 +410,7 @@ int main(int argc, char **argv)
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGHUP, &action, NULL);
 	open_console(&run);
-	run.began = wall_now();
+	run.began = run.moved = wall_now();
 	start(&run, argv + optind + 1);
 	follow(&run);
 	if (run.interactive)

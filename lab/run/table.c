@@ -26,10 +26,10 @@
 #define WHOLE		10000	/* a fraction of 1 */
 #define FIELD_MAX	255	/* SDM: metrics are in 1/255 of counter 3 */
 /*
- * What the guest counts beyond its marks: RDPMC and some ten instructions on
- * either side, of which a fetch or page walk can cost 60 slots each.
+ * What the guest counts beyond its marks: RDPMC and a few instructions on
+ * either side, where a fetch or page walk can cost 60 slots each.
  */
-#define SLOTS_BESIDE	1000
+#define SLOTS_BESIDE	250
 
 __extension__ typedef __int128 wide;
 
