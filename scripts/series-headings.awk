@@ -47,6 +47,10 @@ END {
 		}
 	# A heading is printed once, at the first commit of its group.
 	printf "%s", about
+	if (!entry) {	# headings alone: commits go below them
+		printf "%s", text
+		text = ""
+	}
 	last = 0
 	for (n = 1; n <= news; n++) {
 		g = is[n] ? group(is[n]) : (olds ? 1 : 0)
