@@ -1384,6 +1384,15 @@ static void assert_user_rdpmc(u32 index, u64 expected, bool allowed)
 			       index, val, expected);
 }
 
+static void guest_user_mode_unsupported(void)
+{
+	set_cr4(get_cr4() & ~X86_CR4_PCE);
+	assert_user_rdpmc(RDPMC_METRICS, 0, false);
+	set_cr4(get_cr4() | X86_CR4_PCE);
+	assert_user_rdpmc(RDPMC_METRICS, 0, false);
+	GUEST_DONE();
+}
+
 static void guest_user_mode(void)
 {
 	write_pattern(PATTERN_SLOTS, PATTERN_METRICS);
@@ -1414,7 +1423,7 @@ static void map_for_user(struct kvm_vm *vm, gva_t gva)
 	}
 }
 
-static void run_user_mode_test(struct kvm_vcpu *vcpu)
+static void run_user_mode_test(struct kvm_vcpu *vcpu, void *guest_code)
 {
 	struct kvm_vm *vm = vcpu->vm;
 	u64 *gdt = addr_gva2hva(vm, vm->arch.gdt);
@@ -1428,13 +1437,13 @@ static void run_user_mode_test(struct kvm_vcpu *vcpu)
 
 	vm_install_exception_handler(vm, GP_VECTOR, guest_user_exit);
 	vm_install_exception_handler(vm, UD_VECTOR, guest_user_exit);
-	start_guest(vcpu, guest_user_mode);
+	start_guest(vcpu, guest_code);
 	TEST_ASSERT_EQ(run_to_sync(vcpu, NULL), -1);
 }
 
 TEST_F(metrics, rdpmc_in_user_mode)
 {
-	run_user_mode_test(self->vcpu);
+	run_user_mode_test(self->vcpu, guest_user_mode);
 }
 
 /*
@@ -1481,6 +1490,9 @@ TEST_F(metrics, host_user_mode_sees_nothing)
 	REQUIRE(allow_host_rdpmc(), "perf doesn't let user mode execute RDPMC");
 
 	pin_self_to_any_cpu();
+	REQUIRE(!raw_rdpmc(RDPMC_SLOTS) && !raw_rdpmc(RDPMC_METRICS),
+		"Somebody counts slots on the host");
+
 	start_guest(self->vcpu, guest_survive_ucall);
 	for (i = 0; i < 2 * NR_STOPS; i++) {
 		run_to_sync(self->vcpu, NULL);
@@ -1538,7 +1550,7 @@ TEST_F(partial, rdpmc_is_emulated)
 
 TEST_F(partial, rdpmc_in_user_mode)
 {
-	run_user_mode_test(self->vcpu);
+	run_user_mode_test(self->vcpu, guest_user_mode);
 }
 
 TEST_F(partial, survive_exit_to_userspace)
@@ -1909,6 +1921,11 @@ static void guest_unsupported_rdpmc(void)
 TEST_F(unsupported, rdpmc)
 {
 	run_guest_code(self->vcpu, guest_unsupported_rdpmc);
+}
+
+TEST_F(unsupported, rdpmc_in_user_mode)
+{
+	run_user_mode_test(self->vcpu, guest_user_mode_unsupported);
 }
 
 static void guest_unsupported_control_bits(void)
