@@ -2,7 +2,8 @@
 /*
  * Runs the emulator, follows its console, and always ends it.
  *
- *	supervise [-c NAME] [-i] [-p LABEL] [-s SECONDS] [-w SECONDS] DIR COMMAND...
+ *	supervise [-c NAME] [-i] [-p LABEL] [-s SECONDS] [-t SECONDS] [-w SECONDS]
+ *		  DIR COMMAND...
  *
  * DIR is the run's directory: DIR/console.log is the console that the
  * emulator writes, DIR/result gets how it went, as KEY=VALUE lines.
@@ -13,6 +14,7 @@
  *   -p LABEL	say on standard error which program runs, after LABEL
  *   -s SECONDS	processor time that the emulator may use while the console
  *		stays silent; init breaks the silence once a guest second
+ *   -t SECONDS	wall time that it may spend without using or wanting a processor
  *   -w SECONDS	wall time at most
  *
  * A slow or shared machine must not look like a dead guest: progress is
@@ -42,13 +44,12 @@
 #define EXIT_LAB	125	/* as timeout(1) and git-bisect: not the program's */
 #define EXIT_TIMEOUT	124
 #define POLL_MS		100
-#define STUCK_SECONDS	120
 #define ESCAPE		0x1d	/* Ctrl-] leaves, as in telnet */
 
 struct run {
 	const char *dir, *command, *label;
 	bool interactive;
-	double silence, wall;
+	double silence, stuck, wall;
 
 	pid_t pid;
 	int console, terminal, keys;
@@ -235,8 +236,10 @@ static void take_console(struct run *run, const char *bytes, ssize_t count)
 {
 	ssize_t i;
 
-	if (count > 0)
+	if (count > 0) {
 		run->heard = processor_time(run->pid, NULL);
+		run->moved = wall_now();
+	}
 	for (i = 0; i < count; i++) {
 		if (bytes[i] == '\n' || run->length == sizeof(run->line) - 1) {
 			run->line[run->length] = '\0';
@@ -301,7 +304,7 @@ static void check_progress(struct run *run, double now)
 		return;
 	if (used - run->heard > run->silence)
 		stop(run, "silent");
-	if (now - run->moved > STUCK_SECONDS)
+	if (now - run->moved > run->stuck)
 		stop(run, "stuck");
 }
 
@@ -370,7 +373,7 @@ static void parse(struct run *run, int argc, char **argv)
 {
 	int option;
 
-	while ((option = getopt(argc, argv, "+c:ip:s:w:")) >= 0) {
+	while ((option = getopt(argc, argv, "+c:ip:s:t:w:")) >= 0) {
 		switch (option) {
 		case 'c':
 			run->command = optarg;
@@ -384,6 +387,9 @@ static void parse(struct run *run, int argc, char **argv)
 		case 's':
 			run->silence = atof(optarg);
 			break;
+		case 't':
+			run->stuck = atof(optarg);
+			break;
 		case 'w':
 			run->wall = atof(optarg);
 			break;
@@ -392,14 +398,14 @@ static void parse(struct run *run, int argc, char **argv)
 		}
 	}
 	if (argc - optind < 2)
-		errx(EXIT_LAB, "usage: supervise [-c NAME] [-i] [-p LABEL] [-s SECONDS] [-w SECONDS] DIR COMMAND...");
+		errx(EXIT_LAB, "usage: supervise [-c NAME] [-i] [-p LABEL] [-s SECONDS] [-t SECONDS] [-w SECONDS] DIR COMMAND...");
 	run->dir = argv[optind];
 }
 
 int main(int argc, char **argv)
 {
 	struct run run = {
-		.silence = 300, .wall = 4 * 3600,
+		.silence = 300, .stuck = 120, .wall = 4 * 3600,
 		.keys = -1, .terminal = -1, .status = -1,
 	};
 	struct sigaction action = { .sa_handler = interrupt };
