@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=sh disable=SC2154,SC2016 # world.sh sets them; text of scripts
+# scripts/total, scripts/locked and scripts/packages
+
+# results PART STATUS LINE...: what a part leaves behind.
+results() {
+	part=$1
+	mkdir -p "$repo/build/results"
+	[ -z "$2" ] || echo "$2" >"$repo/build/results/$part.status"
+	shift 2
+	for line; do
+		echo "$line"
+	done >"$repo/build/results/$part.results"
+}
+
+# red PATTERN PART...: the total must fail, and say why.
+red() {
+	pattern=$1
+	shift
+	if "$repo/scripts/total" "$@" >out; then
+		echo "the total is green: $(cat out)"
+		return 1
+	fi
+	has out "$pattern"
+	tail -n 1 out >last
+	has last '^[0-9]* passed, [1-9][0-9]* failed, [0-9]* skipped$'
+}
+
+test_total_adds_up() {
+	results a 0 'PASS a/one' 'SKIP a/two: no reason' '1..2'
+	results b 0 'PASS b/one: with words'
+	"$repo/scripts/total" a b >out
+	same "$(tail -n 1 out)" '2 passed, 0 failed, 1 skipped'
+	has out 'SKIP a/two: no reason'
+	same "$(cat "$repo/build/results/total")" '2 passed, 0 failed, 1 skipped'
+}
+
+test_total_counts_errors_as_failed() {
+	results a 1 'PASS a/one' 'FAIL a/two: why' 'ERROR a/three: why'
+	red 'ERROR a/three: why' a
+	same "$(cat last)" '1 passed, 2 failed, 0 skipped'
+}
+
+test_total_without_a_file() {
+	results a 0 'PASS a/one'
+	red 'ERROR b: left no results' a b
+}
+
+test_total_with_an_empty_file() {
+	results a 0
+	red 'ERROR a: left no results' a
+}
+
+test_total_with_a_cut_file() {
+	results a 0 'PASS a/one'
+	printf 'PASS a/tw' >>"$repo/build/results/a.results"
+	red 'ERROR a: its results end in the middle of a line' a
+}
+
+test_total_with_fewer_results_than_planned() {
+	results a 0 '1..3' 'PASS a/one' 'PASS a/two'
+	red 'ERROR a: 2 results of 3' a
+}
+
+test_total_with_a_part_that_died() {
+	results a 139 'PASS a/one'
+	red 'ERROR a: died with status 139' a
+}
+
+test_total_with_a_part_that_never_ended() {
+	results a '' 'PASS a/one'
+	red 'ERROR a: did not end' a
+}
+
+test_total_with_garbage() {
+	results a 0 'PASS a/one' 'passed all the rest'
+	red 'ERROR a: this is no outcome: passed all the rest' a
+}
+
+test_total_with_a_name_twice() {
+	results a 0 'PASS a/one' 'PASS a/one'
+	red 'ERROR a: two results of the name a/one' a
+}
+
+test_total_of_skips_alone() {
+	results a 0 'SKIP a/one: no host'
+	if "$repo/scripts/total" a >out; then
+		echo "nothing passed, but the total is green"
+		return 1
+	fi
+}
+
+test_check_runs_a_part_that_dies() {
+	mkdir -p "$repo/lab/tests/dies"
+	printf '#!/bin/sh\necho "PASS dies/one" >"$RESULTS"\nkill -9 $$\n' >"$repo/lab/tests/dies/run"
+	chmod +x "$repo/lab/tests/dies/run"
+	printf '#!/bin/sh\necho "PASS lint/x" >"$RESULTS"\n' >"$repo/scripts/lint"
+	if "$repo/scripts/check" fast >out 2>&1; then
+		echo "green: $(cat out)"
+		return 1
+	fi
+	has out 'ERROR dies: died with status 137'
+	V=1 "$repo/scripts/check" fast >out 2>&1 || :
+	has out 'ERROR dies: died with status 137'
+}
+
+test_locked_says_who() {
+	"$repo/scripts/locked" sleep 60 &
+	n=0
+	while [ ! -s "$repo/build/.lock.owner" ] && [ "$n" -lt 100 ]; do
+		n=$((n + 1))
+		sleep 0.1
+	done
+	fails "$repo/scripts/locked" true
+	has said 'another make is at work in this checkout (process [0-9]*, since'
+	kill $!
+	wait $! || :
+}
+
+test_locked_passes_the_status() {
+	status=0
+	"$repo/scripts/locked" sh -c 'exit 3' || status=$?
+	same "$status" 3
+}
+
+test_packages_names_the_command() {
+	mkdir bin
+	printf '#!/bin/sh\necho 1000\n' >bin/id
+	printf '#!/bin/sh\nexit 1\n' >bin/sudo
+	printf '#!/bin/sh\necho "gcc installed"\n' >bin/dpkg-query
+	chmod +x bin/*
+	printf 'gcc\nmake # why\nflex\n' >"$repo/base/packages"
+	PATH=$PWD/bin:$PATH fails "$repo/scripts/packages"
+	has said 'sudo apt-get install -y --no-install-recommends flex make$'
+}
+
+test_packages_does_nothing_if_all_are_there() {
+	mkdir bin
+	printf '#!/bin/sh\nprintf "gcc installed\\nmake installed\\n"\n' >bin/dpkg-query
+	printf '#!/bin/sh\necho called >>called\n' >bin/apt-get
+	chmod +x bin/*
+	printf 'gcc\nmake # why\n' >"$repo/base/packages"
+	PATH=$PWD/bin:$PATH "$repo/scripts/packages" >out
+	same "$(cat out)" ""
+	[ ! -e called ]
+}
