@@ -359,6 +359,8 @@ static int verdict(const struct run *run)
 {
 	if (interrupted)
 		return 128 + interrupted;
+	if (!strcmp(run->reason, "left"))
+		return 0;
 	if (run->command && run->status >= 0)
 		return run->status;
 	if (run->command || strcmp(run->reason, "done")) {
