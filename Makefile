@@ -54,7 +54,7 @@ check-fast: packages	## seconds, no kernel build: tests of model, lab and script
 mutants: packages kernel kernel-base emulator image	## break the series in known ways; a named test must notice each
 	$(Q)lab/run/mutants
 
-lint: packages tree	## checkpatch, sparse, W=1, shellcheck, the series against its files
+lint: packages kernel kernel-base	## checkpatch, sparse, W=1, shellcheck, the series against its files
 	$(Q)scripts/lint
 
 ##
@@ -92,6 +92,8 @@ clean:	## remove build/ (not the downloads, nor work that is only in build/linux
 
 endif
 
+# Every stage takes all processors by itself.
+.NOTPARALLEL:
 .PHONY: all demo check check-fast mutants lint packages tree kernel kernel-base \
 	emulator image boot refresh export clean help
 

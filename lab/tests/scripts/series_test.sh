@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=sh disable=SC2154 # world.sh sets them
+# shellcheck shell=sh disable=SC2154,SC2164 # world.sh sets them; set -e is on
 # scripts/tree, scripts/refresh and scripts/check-series
 
 test_refresh_after_tree_changes_nothing() {
@@ -94,8 +94,10 @@ test_tree_names_a_patch_that_does_not_apply() {
 test_tree_killed_while_unpacking() {
 	mkdir -p "$repo/build/linux.new/.git"
 	echo half >"$repo/build/linux.new/Makefile"
+	echo stale >"$repo/build/linux.new/stale"
 	"$repo/scripts/tree"
 	has "$tree/Makefile" SUBLEVEL
+	[ ! -e "$tree/stale" ]
 }
 
 test_tree_of_another_linux() {
@@ -107,6 +109,20 @@ test_tree_of_another_linux() {
 	edit arch/x86/kvm/pmu.c 30 thirty
 	fails "$repo/scripts/tree"
 	has said 'another Linux and has uncommitted edits'
+}
+
+test_tree_from_a_tarball() {
+	tar -cJf linux.tar.xz linux
+	cd home	# a relative path is one from where make was called
+	LINUX=../linux.tar.xz "$repo/scripts/tree"
+	same "$(git -C "$tree" log -1 --format=%s)" 'Linux 7.2.13'
+	LINUX=../none fails "$repo/scripts/tree"
+	has said 'neither a directory nor a tarball'
+	rm -rf "$repo/build"
+	head -c 300 ../linux.tar.xz >../cut.tar.xz
+	LINUX=../cut.tar.xz fails "$repo/scripts/tree"
+	has said 'unpacking .*cut.tar.xz failed'
+	[ ! -e "$tree" ]
 }
 
 test_clean_keeps_edits() {
