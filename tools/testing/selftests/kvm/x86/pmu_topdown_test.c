@@ -44,14 +44,14 @@
 #define RDPMC_METRICS		((u32)INTEL_RDPMC_METRICS)
 
 /*
- * A state that no workload produces: the fields are 100, 40, 80 and 35, which
- * sum to 255, and the slots are a multiple of 255, so that each field stands
- * for a whole number of slots and a CPU that converts between slots and
+ * Values that no workload produces.  The fields, 100, 40, 80 and 35, or 50, 100,
+ * 80 and 25, sum to 255, and the slots are a multiple of 255, so that each field
+ * stands for a whole number of slots and a CPU that converts between slots and
  * fractions, in either direction, does so without a remainder.
  */
 #define PATTERN_SLOTS		(255ull * 1000000)
 #define PATTERN_METRICS		0x23502864ull
-#define PATTERN_METRICS_2	0x0f506432ull
+#define PATTERN_METRICS_2	0x19506432ull
 
 #define PMI_VECTOR		0x33
 #define TIMER_VECTOR		0x34
