@@ -15,7 +15,8 @@
  *
  * EXPECTATIONS are lines of
  *	outcome NAME WORD	the program is to "skip" or "fail", or either
- *				("skip|fail"), by its own status: PASS if so
+ *				("skip|fail"), by its own status: PASS if so;
+ *				with "pass", to skip is to FAIL
  *	allow NAME TEXT		a kernel line with TEXT is no fault of NAME
  */
 #define _GNU_SOURCE
@@ -579,8 +580,11 @@ static void apply_expectation(struct judge *judge, char *entry)
 		copy(why, sizeof(why), item->why);
 		item->outcome = PASS;
 		snprintf(item->why, WHY, "does not pass here, as expected: %.300s", why);
-	} else if (item->outcome == PASS) {
+	} else if (item->outcome == PASS && strcmp(words, "pass")) {
 		find(item, FAIL, "passes, expected to %s here", words);
+	} else if (item->outcome == SKIP) {
+		copy(why, sizeof(why), item->why);
+		find(item, FAIL, "skips, expected to %s here: %.300s", words, why);
 	}
 }
 
