@@ -6,7 +6,7 @@
 # of Linux as they look at, and no trace of the user's settings.
 world() {
 	# shellcheck disable=SC2046 # a list
-	unset LINUX MIRROR FORCE V WAIT TOPDOWN_BUILD RESULTS_DIR $(git rev-parse --local-env-vars)
+	unset LINUX MIRROR FORCE V WAIT JOBS TOPDOWN_BUILD RESULTS RESULTS_DIR MAKEFLAGS $(git rev-parse --local-env-vars)
 	export HOME="$PWD/home" XDG_CACHE_HOME="$PWD/cache"
 	export GIT_CONFIG_GLOBAL="$PWD/gitconfig" GIT_CONFIG_NOSYSTEM=1
 	git config --file gitconfig user.name Tester
