@@ -1490,10 +1490,10 @@ static bool allow_host_rdpmc(void)
 static bool host_counts_slots(void)
 {
 	u64 slots = raw_rdpmc(RDPMC_SLOTS);
-	volatile int i;
+	int i;
 
 	for (i = 0; i < 1000; i++)
-		;
+		barrier();
 	return raw_rdpmc(RDPMC_SLOTS) != slots;
 }
 
