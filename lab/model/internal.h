@@ -158,6 +158,7 @@ void metrics_write(const struct pmu_machine *machine, uint64_t slots,
 struct account {
 	bool nonroot;
 	uint64_t owner;
+	uint64_t switches;			/* to it: VM entries of a guest */
 	uint64_t done[NR_QUANTITY];		/* what the owner did */
 	uint64_t fixed[SLOTS_INDEX + 1];	/* what counters 0..3 saw of it */
 	uint64_t metrics[PMU_MAX_METRICS];	/* what PERF_METRICS saw of it */

@@ -46,9 +46,11 @@ void metrics_write(const struct pmu_machine *machine, uint64_t slots,
 
 	/*
 	 * The other reading: a value that changes nothing leaves the hidden
-	 * precision alone.
+	 * precision alone.  While counter 3 is zero nothing can be read, so
+	 * nothing is the same: the pair starts from zero.
 	 */
-	if (machine->metrics_keep && value == metrics_read(machine, slots, hidden))
+	if (machine->metrics_keep && slots &&
+	    value == metrics_read(machine, slots, hidden))
 		return;
 
 	for (i = 0; i < machine->metrics; i++)

@@ -343,8 +343,10 @@ void pmu_set_context(struct pmu *pmu, const struct pmu_context *context)
 	if (account->nonroot != context->nonroot ||
 	    (context->nonroot && account->owner != context->owner))
 		account = truth_account(pmu, context->nonroot, context->owner);
-	if (account != pmu->account)
+	if (account != pmu->account) {
+		account->switches++;
 		audit_switch(pmu, account, context);
+	}
 	pmu->account = account;
 	pmu->context = *context;
 	set_deadline(pmu);

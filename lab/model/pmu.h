@@ -196,6 +196,9 @@ void pmu_set_freeze_on_pmi(struct pmu *pmu, bool freeze);
 /** pmu_mark() - guest or host code executed the mark instruction with @id */
 void pmu_mark(struct pmu *pmu, uint64_t id);
 
+/** pmu_snapshot() - at a mark of any CPU: what every owner did on this one */
+void pmu_snapshot(struct pmu *pmu, uint64_t id);
+
 /** pmu_emit_totals() - write the "total" lines of this CPU, at power off */
 void pmu_emit_totals(struct pmu *pmu);
 

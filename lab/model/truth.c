@@ -9,13 +9,17 @@
  *	mark	the mark instruction ran: its id, who ran it, and all that this
  *		owner has done on this CPU since power on; two marks of one
  *		owner give an interval by subtraction
+ *	snapshot
+ *		after each mark, with its id: the same of every owner on every
+ *		CPU at that moment, for work that was spread over CPUs
  *	total	at power off, the same per CPU and owner
  *	leak	somebody read a register that holds another's work (audit.c)
  *	pmi	a PMI came in a guest for a counter that holds another's work
  *	audit	at power off, per CPU: how many leaks and such PMIs, and how
  *		often the CPU changed owners
  *
- * An owner is "root" or a guest's identity in hexadecimal.  The level 2 parts
+ * An owner is "root" or a guest's identity in hexadecimal; "switches" is how
+ * often the CPU began to work for it, which for a guest is its VM entries.  The level 2 parts
  * (heavy_ops, br_mispredict, fetch_latency, mem_bound) are contained in the
  * level 1 categories.  "counted" is what fixed counters 0 to 3 and the metrics
  * saw of the owner while they were enabled: what they should have seen and
@@ -153,6 +157,7 @@ static void add_account(struct line *line, const struct pmu *pmu,
 
 	line_add(line, ",\"owner\":");
 	line_owner(line, account);
+	line_add(line, ",\"switches\":%" PRIu64, account->switches);
 	for (i = 0; i < ARRAY_SIZE(fields); i++)
 		line_add(line, ",\"%s\":%" PRIu64, fields[i].name,
 			 account->done[fields[i].quantity]);
@@ -171,23 +176,38 @@ void pmu_mark(struct pmu *pmu, uint64_t id)
 	pmu->ops->emit(pmu->opaque, line.text);
 }
 
-static void emit_total(struct pmu *pmu, const struct account *account)
+static void emit_account(struct pmu *pmu, const char *head,
+			 const struct account *account)
 {
 	struct line line = { 0 };
 
-	line_add(&line, "{\"type\":\"total\",\"cpu\":%u", pmu->cpu);
+	line_add(&line, "{%s,\"cpu\":%u", head, pmu->cpu);
 	add_account(&line, pmu, account);
 	line_add(&line, "}");
 	pmu->ops->emit(pmu->opaque, line.text);
 }
 
-void pmu_emit_totals(struct pmu *pmu)
+/* A line that begins with @head for each owner that ran on this CPU. */
+static void emit_accounts(struct pmu *pmu, const char *head)
 {
 	const struct account *account;
 
 	for (account = &pmu->root; account; account = account->next)
-		emit_total(pmu, account);
+		emit_account(pmu, head, account);
 	if (pmu->spill.nonroot)
-		emit_total(pmu, &pmu->spill);
+		emit_account(pmu, head, &pmu->spill);
+}
+
+void pmu_snapshot(struct pmu *pmu, uint64_t id)
+{
+	char head[64];
+
+	snprintf(head, sizeof(head), "\"type\":\"snapshot\",\"id\":%" PRIu64, id);
+	emit_accounts(pmu, head);
+}
+
+void pmu_emit_totals(struct pmu *pmu)
+{
+	emit_accounts(pmu, "\"type\":\"total\"");
 	audit_total(pmu);
 }

@@ -336,6 +336,19 @@ static void truth_per_owner(void **state)
 	assert_int_equal(number(last_line(rig, "mark"), "id"), 4);
 	assert_non_null(strstr(last_line(rig, "mark"), "\"owner\":\"0x111000\""));
 	assert_non_null(strstr(last_line(rig, "mark"), "\"nonroot\":true,\"cpl\":3"));
+	assert_int_equal(number(last_line(rig, "mark"), "switches"), 2);
+
+	/* a snapshot is of all owners, whoever runs */
+	pmu_snapshot(rig->pmu, 5);
+	assert_int_equal(count_lines(rig, "snapshot"), 3);
+	for (i = 0; i < rig->nr_lines; i++) {
+		if (!strstr(rig->lines[i], "\"type\":\"snapshot\""))
+			continue;
+		assert_int_equal(number(rig->lines[i], "id"), 5);
+		assert_int_equal(number(rig->lines[i], "retiring"),
+				 strstr(rig->lines[i], "\"0x111000\"") ? 20 :
+				 strstr(rig->lines[i], "\"root\"") ? 1000 : 100);
+	}
 
 	pmu_reset(rig->pmu);	/* keeps the truth */
 	pmu_emit_totals(rig->pmu);

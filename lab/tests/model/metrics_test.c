@@ -258,6 +258,11 @@ static void rederive_and_keep(void **state)
 	/* a different value is derived anew by both */
 	wr(keep, 0x329, 0xfe);
 	assert_int_equal(rd(keep, 0x329), 0xfe);
+	/* cleared is cleared, counter 3 first as software does */
+	wr(keep, 0x30c, 0);
+	wr(keep, 0x329, 0);
+	wr(keep, 0x30c, 10000);
+	assert_int_equal(rd(keep, 0x329), 0);
 	rig_free(strict);
 	rig_free(keep);
 }
