@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Process 1 of the emulated host: runs the programs of /lab/plan and reports.
+ * Process 1 of the emulated host, and of the guests in QEMU on it: runs the
+ * programs of a plan and reports.
  *
  * Everything that is printed goes through /dev/kmsg, so kernel messages and
  * program output are one ordered stream of whole, time-stamped lines, and
@@ -15,9 +16,10 @@
  *	lab: error TEXT		the image is at fault, not the program
  *	lab: done		all of the plan ran
  *
- * A line of /lab/plan is "NAME LIMIT COMMAND": LIMIT in seconds of guest time,
- * COMMAND for the shell.  With LAB=shell on the kernel command line there is
- * an interactive shell instead.
+ * The plan is /lab/plan or what LAB_PLAN=FILE on the kernel command line says.
+ * A line is "NAME LIMIT COMMAND": LIMIT in seconds of guest time, COMMAND for
+ * the shell.  With LAB=shell on the kernel command line there is an interactive
+ * shell instead.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -40,7 +42,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PLAN		"/lab/plan"
+#define DEFAULT_PLAN	"/lab/plan"
 #define CONSOLE		"/dev/ttyS0"
 /* Below the kernel's limit for one message (PRINTKRB_RECORD_MAX, 1024). */
 #define LINE_MAX_BYTES	800
@@ -280,13 +282,14 @@ static void run(const struct program *program)
 
 static int read_plan(struct program *plan)
 {
-	FILE *file = fopen(PLAN, "r");
+	const char *path = getenv("LAB_PLAN") ?: DEFAULT_PLAN;
+	FILE *file = fopen(path, "r");
 	char *line = NULL;
 	size_t size = 0;
 	int count = 0, at;
 
 	if (!file) {
-		say("lab: error cannot open " PLAN ": %s", strerror(errno));
+		say("lab: error cannot open %s: %s", path, strerror(errno));
 		return -1;
 	}
 	while (count < MAX_PROGRAMS && getline(&line, &size, file) >= 0) {
@@ -297,7 +300,7 @@ static int read_plan(struct program *plan)
 			continue;
 		if (sscanf(line, "%127s %ld %n", program->name,
 			   &program->limit, &at) < 2 || program->limit <= 0) {
-			say("lab: error " PLAN ": not \"NAME LIMIT COMMAND\": %s", line);
+			say("lab: error %s: not \"NAME LIMIT COMMAND\": %s", path, line);
 			return -1;
 		}
 		program->command = strdup(line + at);
