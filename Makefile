@@ -39,14 +39,17 @@ else
 
 ##
 ## The main job, and the tests:
-all: demo	## install what is missing, fetch, build, boot, show a guest's topdown beside the truth
+all: demo	## install what is missing, fetch, build, boot, show perf in a guest beside the truth
 	@:
 
-demo: packages kernel emulator image
+demo: packages kernel kernel-base emulator image
 	$(Q)lab/run/demo
 
 check: packages	## all tests; the last line is "N passed, N failed, N skipped"
 	$(Q)scripts/check
+
+check-full: packages	## and those that take an hour: perf in all its shapes, the patched QEMU
+	$(Q)scripts/check full
 
 check-fast: packages	## seconds, no kernel build: tests of model, lab and scripts, series, lint
 	$(Q)scripts/check fast
@@ -65,7 +68,7 @@ packages:	## install the Debian packages of base/packages that are missing
 tree: packages	## build/linux, a Git tree of Linux with a commit for each patch
 	$(Q)scripts/tree
 
-kernel: tree	## build/kernel, and build/selftests, from build/linux
+kernel: tree	## build/kernel, build/selftests and build/perf, from build/linux
 	$(Q)scripts/kernel
 
 kernel-base: tree	## the same without the series, in build/kernel-base
@@ -74,7 +77,7 @@ kernel-base: tree	## the same without the series, in build/kernel-base
 emulator: packages	## build/emulator, Bochs with the model of the PMU
 	$(Q)lab/bochs/build
 
-image: packages kernel	## build/image, what the emulated host boots into
+image: packages kernel	## build/image, what the emulated host and its guests boot into
 	$(Q)lab/image/build
 
 ##
@@ -94,7 +97,7 @@ endif
 
 # Every stage takes all processors by itself.
 .NOTPARALLEL:
-.PHONY: all demo check check-fast mutants lint packages tree kernel kernel-base \
+.PHONY: all demo check check-full check-fast mutants lint packages tree kernel kernel-base \
 	emulator image boot refresh export clean help
 
 ##
@@ -104,6 +107,5 @@ endif
 ##   MIRROR=URL          the Debian mirror (default: the one of this machine's apt)
 ##   MACHINE=NAME        the emulated host, one of lab/machine (default: icelake)
 ##   CPUS=N CMD="..."    for boot: logical CPUs; a command instead of a shell
-##   TIER=slow           for check: the boots of some minutes, too
 ##   JOBS=N              parallel jobs
 ##   WAIT=1              wait for another make in this checkout instead of failing

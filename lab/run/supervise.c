@@ -204,22 +204,42 @@ static void take_end(struct run *run, const char *text)
 		run->status = EXIT_TIMEOUT;
 }
 
+/* A program begins, on the host or in a guest (lab/image/topdown-vm.c). */
+static void show_progress(const struct run *run, const char *who, const char *text)
+{
+	const char *program = log_after(text, "lab: begin ");
+
+	if (program && run->label)
+		fprintf(stderr, "  %s: %s%s, after %.0f s\n", run->label, who, program,
+			wall_now() - run->began);
+}
+
+static void take_output(const struct run *run, const char *text)
+{
+	unsigned int number;
+	char who[32];
+	int used = 0;
+
+	if (run->command) {
+		puts(text);
+		fflush(stdout);
+	}
+	if (sscanf(text, "guest%u| %n", &number, &used) == 1 && used) {
+		snprintf(who, sizeof(who), "guest %u, ", number);
+		show_progress(run, who, log_text(text + used));
+	}
+}
+
 static void take_line(struct run *run)
 {
 	const char *text = log_text(run->line), *rest;
 
 	rest = log_after(text, LOG_OUTPUT);
 	if (rest) {
-		if (run->command) {
-			puts(rest);
-			fflush(stdout);
-		}
+		take_output(run, rest);
 		return;
 	}
-	rest = log_after(text, "lab: begin ");
-	if (rest && run->label)
-		fprintf(stderr, "  %s: %s, after %.0f s\n", run->label, rest,
-			wall_now() - run->began);
+	show_progress(run, "", text);
 	rest = log_after(text, "lab: end ");
 	if (rest && run->command)
 		take_end(run, rest);
