@@ -1142,7 +1142,7 @@ static void put_cards(const struct verdict *verdict)
 	if (verdict->compared)
 		put_card(false, text("%s points", points(verdict->worst)),
 			 text("largest difference of a part between perf in the guest and the truth, over"
-			      " %s. Rounding to 8 bits makes up to 0.20.",
+			      " %s. One step of the 8-bit fractions is 0.39.",
 			      plural(verdict->compared, "workload")));
 	else
 		put_card(true, "no numbers", "no workload was compared with the truth");
