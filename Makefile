@@ -45,6 +45,9 @@ all: demo	## install what is missing, fetch, build, boot, show perf in a guest b
 demo: packages kernel kernel-base emulator image
 	$(Q)lab/run/demo
 
+report: packages kernel kernel-base emulator image	## build/report.html: the same on two machines, and without the series
+	$(Q)lab/run/report
+
 check: packages	## all tests; the last line is "N passed, N failed, N skipped"
 	$(Q)scripts/check
 
@@ -80,6 +83,10 @@ emulator: packages	## build/emulator, Bochs with the model of the PMU
 image: packages kernel	## build/image, what the emulated host and its guests boot into
 	$(Q)lab/image/build
 
+qemu:	## build/qemu, QEMU that knows the feature by name and migrates it (optional)
+	$(Q)scripts/packages base/packages-qemu
+	$(Q)qemu/build
+
 ##
 ## By hand:
 boot:	## the emulated host with a shell on this terminal, or CMD="..." there
@@ -97,7 +104,7 @@ endif
 
 # Every stage takes all processors by itself.
 .NOTPARALLEL:
-.PHONY: all demo check check-full check-fast mutants lint packages tree kernel kernel-base \
+.PHONY: all demo report qemu check check-full check-fast mutants lint packages tree kernel kernel-base \
 	emulator image boot refresh export clean help
 
 ##
