@@ -71,33 +71,30 @@ enum shape { STAT, LEVEL2, MULTIPLEX, RECORD };
 /*
  * The tolerance is in hundredths of a percentage point.  A read of PERF_METRICS
  * is right to half of 1/255, which is 0.2 points of all slots until then.  What
- * is read is written back when a task is switched in again, by perf in the guest
- * (icl_set_topdown_event_period() in Linux), and after a VM exit, by KVM: for
- * hidden precision that is lost each time there is more room.  After many VM
- * exits what is new is always below the precision, and the fractions stand
- * still (Limits in Documentation/virt/kvm/x86/topdown.rst): these are shown and
- * not judged.
+ * is read is written back after a VM exit, by KVM, and when a task is switched in
+ * again, by perf in the guest (icl_set_topdown_event_period() in Linux): for
+ * hidden precision that is lost each time there is more room.  After more VM
+ * exits than "exits" the fractions are shown and not judged; after many, what is
+ * new is always below the precision, and they stand still (Limits in
+ * Documentation/virt/kvm/x86/topdown.rst).
  */
-#define FEW_WRITES	50
-#define MANY_WRITES	200
-#define MANY_EXITS	500	/* too many to say anything about fractions */
-
 static const struct {
 	const char *name;
 	enum shape shape;
 	long tolerance;
+	uint64_t exits;
 	bool user;	/* the kernel's part is not counted */
 } shapes[] = {
-	{ "stat", STAT, FEW_WRITES, false },	/* perf stat of a command */
-	{ "all", STAT, FEW_WRITES, false },	/* perf stat -a, all CPUs */
-	{ "user", STAT, FEW_WRITES, true },	/* events with the modifier u */
-	{ "tasks", STAT, MANY_WRITES, false },	/* many tasks that take turns */
-	{ "interval", STAT, MANY_WRITES, false }, /* perf stat -I: the sum of all */
-	{ "host", STAT, MANY_WRITES, false },	/* on the host beside guests, modifier H */
-	{ "level2", LEVEL2, FEW_WRITES, false }, /* eight metrics */
+	{ "stat", STAT, 50, 30, false },	/* perf stat of a command */
+	{ "all", STAT, 50, 30, false },		/* perf stat -a, all CPUs */
+	{ "user", STAT, 50, 30, true },		/* events with the modifier u */
+	{ "tasks", STAT, 200, 500, false },	/* many tasks that take turns */
+	{ "interval", STAT, 200, 500, false },	/* perf stat -I: the sum of all */
+	{ "host", STAT, 200, 500, false },	/* on the host beside guests, modifier H */
+	{ "level2", LEVEL2, 50, 30, false },	/* eight metrics */
 	/* More events than counters: scaled by perf. */
-	{ "multiplex", MULTIPLEX, MANY_WRITES, false },
-	{ "record", RECORD, 0, false },		/* sampling of slots, perf report */
+	{ "multiplex", MULTIPLEX, 200, 500, false },
+	{ "record", RECORD, 0, 0, false },	/* sampling of slots, perf report */
 };
 
 /* What is the bottleneck of which workload, by construction. */
@@ -128,6 +125,7 @@ struct measurement {
 	char shape_name[32], workload[64];
 	enum shape shape;
 	long tolerance;
+	uint64_t max_exits;
 	bool user, ended;
 	int status;
 	uint64_t mark;
@@ -336,6 +334,7 @@ static void begin(unsigned int who, const char *text)
 			continue;
 		m->shape = shapes[i].shape;
 		m->tolerance = shapes[i].tolerance;
+		m->max_exits = shapes[i].exits;
 		m->user = shapes[i].user;
 		running[who].measurement = ++count;
 		return;
@@ -463,7 +462,7 @@ static void read_console(const char *dir)
 
 static bool is_judged(const struct measurement *m)
 {
-	return m->exits <= MANY_EXITS;
+	return m->exits <= m->max_exits;
 }
 
 static long percent_of(uint64_t part, uint64_t all)
@@ -518,7 +517,8 @@ static void compare_counts(struct measurement *m)
 {
 	if (m->slots != m->true_slots)
 		fail(m, "perf counted %" PRIu64 " slots, in truth %" PRIu64, m->slots, m->true_slots);
-	if (m->has_work && !m->user && m->slots < m->work)
+	/* Of several CPUs the others may have had other work meanwhile. */
+	if (m->has_work && m->nr_owners == 1 && !m->user && m->slots < m->work)
 		fail(m, "perf counted %" PRIu64 " slots, the workload alone took %" PRIu64,
 		     m->slots, m->work);
 	if (m->percent != 100)
@@ -648,12 +648,14 @@ static void print_row(const struct measurement *m, unsigned int first)
 
 static void print_notes(void)
 {
-	unsigned int i;
+	unsigned int i, n = 0;
 
 	for (i = 0; i < count; i++)
 		if (!is_judged(&list[i]) && list[i].shape != RECORD)
-			printf("%s: fractions not judged, after %" PRIu64 " VM exits (see Limits in Documentation/virt/kvm/x86/topdown.rst)\n",
-			       title(&list[i]), list[i].exits);
+			printf("%s%s", n++ ? ", " : "Fractions not judged after so many VM exits: ",
+			       title(&list[i]));
+	if (n)
+		puts(" (Limits in Documentation/virt/kvm/x86/topdown.rst)");
 	for (i = 0; i < count; i++)
 		if (list[i].why[0] && list[i].counted && list[i].true_slots)
 			printf("%s: %s\n", title(&list[i]), list[i].why);
