@@ -39,9 +39,10 @@
 
 /*
  * The unit of length: about 2500 slots in the model of lab/model/slots.c,
- * whichever workload, so that all take about the same time.
+ * whichever workload.  All take a few milliseconds on the emulated host, so
+ * that few interrupts come in between.
  */
-#define GRAINS		24000ul
+#define GRAINS		8000ul
 
 static void **chain;
 
@@ -84,34 +85,30 @@ static uint64_t next_random(uint64_t x)
 }
 
 /*
- * A few pages of memory, again and again in the address space: making a page
- * costs more than walking to it.
+ * A few pages of memory, again and again in the address space, because making a
+ * page costs more than walking to it; read-only, because many of those are mapped
+ * at a time.
  */
-static char *map_pages(void)
+static char *map_pages(int fd, size_t bytes)
 {
-	const size_t bytes = CHAIN_MEMORY * PAGE;
-	int fd = memfd_create("chain", MFD_CLOEXEC);
 	char *pages;
 	size_t at;
 
-	if (fd < 0 || ftruncate(fd, bytes))
-		err(1, "no memory for the chain");
 	pages = mmap(NULL, CHAIN_PAGES * PAGE, PROT_NONE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (pages == MAP_FAILED)
 		err(1, "no addresses for the chain");
 	for (at = 0; at < CHAIN_PAGES * PAGE; at += bytes)
-		if (mmap(pages + at, bytes, PROT_READ | PROT_WRITE,
-			 MAP_SHARED | MAP_FIXED | MAP_POPULATE, fd, 0) == MAP_FAILED)
+		if (mmap(pages + at, bytes, PROT_READ, MAP_SHARED | MAP_FIXED | MAP_POPULATE,
+			 fd, 0) == MAP_FAILED)
 			err(1, "cannot map the chain");
-	close(fd);
 	return pages;
 }
 
-/* Where in its page a node of the chain lies: no two share a line of memory. */
-static void **node(char *pages, unsigned int page)
+/* Where the node of a page lies in memory: no two of them share a line. */
+static size_t offset(unsigned int page)
 {
-	return (void **)(pages + page * PAGE + page / CHAIN_MEMORY % 64 * LINE);
+	return page % CHAIN_MEMORY * PAGE + page / CHAIN_MEMORY % 64 * LINE;
 }
 
 /*
@@ -120,23 +117,38 @@ static void **node(char *pages, unsigned int page)
  */
 static void make_chain(void)
 {
+	const size_t bytes = CHAIN_MEMORY * PAGE;
 	static unsigned int order[CHAIN_PAGES];
 	uint64_t x = 88172645463325252ull;
-	char *pages = map_pages();
-	unsigned int i, j, t;
+	unsigned int i, j, from, to;
+	char *memory, *pages;
+	int fd;
 
+	fd = memfd_create("chain", MFD_CLOEXEC);
+	if (fd < 0 || ftruncate(fd, bytes))
+		err(1, "no memory for the chain");
+	memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+	if (memory == MAP_FAILED)
+		err(1, "cannot map the chain");
+	pages = map_pages(fd, bytes);
 	for (i = 0; i < CHAIN_PAGES; i++)
 		order[i] = i;
 	for (i = CHAIN_PAGES - 1; i; i--) {
 		x = next_random(x);
 		j = x % i;
-		t = order[i];
+		from = order[i];
 		order[i] = order[j];
-		order[j] = t;
+		order[j] = from;
 	}
-	for (i = 0; i < CHAIN_PAGES; i++)
-		*node(pages, order[i]) = node(pages, order[(i + 1) % CHAIN_PAGES]);
-	chain = node(pages, order[0]);
+	for (i = 0; i < CHAIN_PAGES; i++) {
+		from = order[i];
+		to = order[(i + 1) % CHAIN_PAGES];
+		*(void **)(memory + offset(from)) =
+			pages + to / CHAIN_MEMORY * bytes + offset(to);
+	}
+	chain = (void **)(pages + order[0] / CHAIN_MEMORY * bytes + offset(order[0]));
+	munmap(memory, bytes);
+	close(fd);
 }
 
 static void retiring(unsigned long grains)
