@@ -51,7 +51,7 @@ report: packages kernel kernel-base emulator image	## build/report.html: the sam
 check: packages	## all tests; the last line is "N passed, N failed, N skipped"
 	$(Q)scripts/check
 
-check-full: packages	## and those that take an hour: perf in all its shapes, the patched QEMU
+check-full: packages	## and those that take long: perf in all its shapes, the patched QEMU
 	$(Q)scripts/check full
 
 check-fast: packages	## seconds, no kernel build: tests of model, lab and scripts, series, lint
