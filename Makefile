@@ -54,6 +54,9 @@ check: packages	## all tests; the last line is "N passed, N failed, N skipped"
 check-full: packages	## and those that take long: perf in all its shapes, the patched QEMU
 	$(Q)scripts/check full
 
+check-debug: packages	## the selftests on a kernel with KASAN, UBSAN, lockdep and more
+	$(Q)scripts/check debug
+
 check-fast: packages	## seconds, no kernel build: tests of model, lab and scripts, series, lint
 	$(Q)scripts/check fast
 
@@ -76,6 +79,9 @@ kernel: tree	## build/kernel, build/selftests and build/perf, from build/linux
 
 kernel-base: tree	## the same without the series, in build/kernel-base
 	$(Q)scripts/kernel base
+
+kernel-debug: tree	## the patched kernel with run-time checks, in build/debug
+	$(Q)scripts/kernel debug
 
 emulator: packages	## build/emulator, Bochs with the model of the PMU
 	$(Q)lab/bochs/build
@@ -104,8 +110,8 @@ endif
 
 # Every stage takes all processors by itself.
 .NOTPARALLEL:
-.PHONY: all demo report qemu check check-full check-fast mutants lint packages tree kernel kernel-base \
-	emulator image boot refresh export clean help
+.PHONY: all demo report qemu check check-full check-debug check-fast mutants lint packages tree kernel kernel-base \
+	kernel-debug emulator image boot refresh export clean help
 
 ##
 ## Variables:
