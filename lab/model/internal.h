@@ -10,6 +10,7 @@
  *	pmu.c		counting, overflow, freeze, deadline
  *	truth.c		ground truth per owner
  *	audit.c		whose work a register holds, and who reads it
+ *	conserve.c	what a guest gets back of what it left
  *
  * "SDM" is Intel's Software Developer's Manual, chapter numbers of volume 3B
  * as of 2023 to 2025 (chapter 20 or 21, "Performance Monitoring").  [HW] marks
@@ -107,6 +108,7 @@ struct pmu_machine {
 	uint64_t metrics_truncate;	/* metrics_rounding = truncate */
 	struct penalty penalty;
 	struct cpu_override cpu[MACHINE_MAX_CPUS];
+	struct registry *registry;	/* the machine's one thing that changes */
 };
 
 uint64_t machine_capabilities(const struct pmu_machine *machine,
@@ -162,8 +164,11 @@ struct account {
 	uint64_t done[NR_QUANTITY];		/* what the owner did */
 	uint64_t fixed[SLOTS_INDEX + 1];	/* what counters 0..3 saw of it */
 	uint64_t metrics[PMU_MAX_METRICS];	/* what PERF_METRICS saw of it */
+	struct guest *guest;			/* NULL for root */
 	struct account *next;
 };
+
+#define DEPARTED	(UINT64_MAX - 1)	/* owner of pmu->departed */
 
 struct account *truth_account(struct pmu *pmu, bool nonroot, uint64_t owner);
 void truth_machine(struct pmu *pmu);
@@ -196,12 +201,29 @@ struct world_switch {
 };
 
 #define MAX_HISTORY	6
+#define MAX_LINES	100	/* of one kind and program; more are counted, not written */
+
+/* Why a register holds another value than at the VM exit (conserve.c). */
+enum explanation {
+	UNEXPLAINED,
+	BY_INSTRUCTION,
+	BY_WRITE,
+	BY_NESTING,
+	NR_EXPLANATIONS
+};
 
 struct audit {
 	uint64_t leaks;
 	uint64_t pmis;
+	uint64_t pmis_seen;
 	uint64_t switches;
 	struct world_switch history[MAX_HISTORY];
+	/* conserve.c */
+	uint64_t audited;	/* VM entries */
+	uint64_t compared;	/* registers */
+	uint64_t explained[NR_EXPLANATIONS];
+	uint64_t sums;		/* counters whose books were checked */
+	uint64_t lost;
 };
 
 void holders_clear(struct holders *holders);
@@ -213,7 +235,61 @@ void audit_read(struct pmu *pmu, const char *reg, unsigned int index,
 		uint64_t value, const struct holders *holders);
 void audit_status(struct pmu *pmu, uint64_t value);
 void audit_pmi(struct pmu *pmu, uint64_t overflow);
+void audit_depart(struct pmu *pmu, uint64_t owner);
+void audit_section(struct pmu *pmu, uint64_t id);
 void audit_total(struct pmu *pmu);
+void add_history(struct line *line, const struct audit *audit);
+
+/* conserve.c: a guest's registers, and where its counts came from */
+#define NR_COUNTERS	(PMU_MAX_GP + PMU_MAX_FIXED)
+#define NR_HELD		(NR_COUNTERS + 3)	/* metrics, status, control */
+
+struct held {
+	uint64_t value[NR_HELD];
+};
+
+struct sum {
+	uint64_t first;
+	uint64_t counted;
+	uint64_t written;	/* by the guest; new minus old values */
+	uint64_t changed;	/* between a VM exit and the next VM entry */
+};
+
+struct guest {
+	uint64_t owner;
+	uint64_t owned;		/* registers that it was given, as in counter_bits */
+	unsigned int nr_owned;
+	struct sum sum[NR_COUNTERS];
+	uint64_t vmcs;		/* that it left from last */
+	bool cleared;		/* by VMCLEAR since */
+	bool away;		/* left, and the following is true of it */
+	struct pmu_exit exit;
+	unsigned int cpu;
+	unsigned int cpl;
+	uint64_t rip;
+	uint64_t retired;	/* counters that may count the instruction it left at */
+	uint64_t user_entries;	/* of the registry, then */
+	struct held held;
+	struct guest *next;
+};
+
+/* What all CPUs of a machine share. */
+struct registry {
+	struct pmu *pmus;
+	struct guest *guests;
+	uint64_t user_entries;	/* how often a CPU entered user mode of the host */
+	uint64_t leaks;
+	uint64_t lost;
+	uint64_t leak_lines;	/* since the last section began */
+	uint64_t lost_lines;
+	bool closed;
+};
+
+struct guest *conserve_guest(struct pmu *pmu, uint64_t owner);
+void conserve_free(struct registry *registry);
+void conserve_write(struct pmu *pmu, unsigned int bit, uint64_t from, uint64_t to);
+void conserve_close(struct pmu *pmu);
+unsigned int held_index(unsigned int bit);
 
 /* pmu.c */
 struct counter {
@@ -249,14 +325,22 @@ struct pmu {
 	bool deadline_set;
 
 	struct pmu_context context;
+	bool leaving;		/* VM exit under way: the CPU reads, for the hypervisor */
 	struct account root;	/* heads the list of accounts */
 	struct account spill;	/* for owners beyond memory */
+	struct account departed;	/* what guests held that are no more */
 	struct account *account;
 	struct audit audit;
+	struct pmu *next;	/* of the registry */
 };
 
 bool pmu_has_metrics(const struct pmu *pmu);
 uint64_t pmu_metrics(const struct pmu *pmu);
 void pmu_configure(struct pmu *pmu);
+struct counter *pmu_counter(struct pmu *pmu, unsigned int bit);
+unsigned int first_bit(uint64_t bits);
+unsigned int counter_width(const struct pmu *pmu, unsigned int bit);
+unsigned int counter_levels(const struct pmu *pmu, unsigned int bit);
+enum quantity counter_quantity(const struct pmu *pmu, unsigned int bit);
 
 #endif /* LAB_MODEL_INTERNAL_H */

@@ -307,12 +307,14 @@ struct pmu_machine *pmu_machine_parse(const char *text, char *error,
 				      size_t error_size)
 {
 	struct parser parser = { .error = error, .error_size = error_size };
+	struct registry *registry = calloc(1, sizeof(*registry));
 	struct pmu_machine *machine = malloc(sizeof(*machine));
 	char *copy = malloc(strlen(text) + 1);
 	bool ok = false;
 
-	if (machine && copy) {
+	if (machine && copy && registry) {
 		*machine = defaults;
+		machine->registry = registry;
 		strcpy(copy, text);
 		parser.machine = machine;
 		ok = parse(&parser, copy);
@@ -321,6 +323,7 @@ struct pmu_machine *pmu_machine_parse(const char *text, char *error,
 	}
 	free(copy);
 	if (!ok) {
+		free(registry);
 		free(machine);
 		machine = NULL;
 	}
@@ -329,6 +332,8 @@ struct pmu_machine *pmu_machine_parse(const char *text, char *error,
 
 void pmu_machine_free(struct pmu_machine *machine)
 {
+	if (machine)
+		conserve_free(machine->registry);
 	free(machine);
 }
 

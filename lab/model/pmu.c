@@ -65,6 +65,10 @@ struct pmu *pmu_create(const struct pmu_machine *machine, unsigned int cpu,
 	if (pmu_has_metrics(pmu))
 		pmu->counter_bits |= BIT(METRICS_BIT);
 	pmu->account = &pmu->root;
+	pmu->departed.nonroot = true;
+	pmu->departed.owner = DEPARTED;
+	pmu->next = machine->registry->pmus;
+	machine->registry->pmus = pmu;
 	if (!cpu)
 		truth_machine(pmu);
 	pmu_reset(pmu);
@@ -73,14 +77,19 @@ struct pmu *pmu_create(const struct pmu_machine *machine, unsigned int cpu,
 
 void pmu_destroy(struct pmu *pmu)
 {
+	struct pmu **link;
+
 	if (!pmu)
 		return;
+	for (link = &pmu->machine->registry->pmus; *link != pmu; link = &(*link)->next)
+		;
+	*link = pmu->next;
 	truth_free(pmu);
 	free(pmu);
 }
 
 /* Which privilege levels a counter counts at, as FIXED_OS and FIXED_USR. */
-static unsigned int counter_levels(const struct pmu *pmu, unsigned int bit)
+unsigned int counter_levels(const struct pmu *pmu, unsigned int bit)
 {
 	uint64_t selector;
 
@@ -102,22 +111,22 @@ static bool counter_interrupts(const struct pmu *pmu, unsigned int bit)
 }
 
 /* The lowest bit set in @bits, which must not be 0. */
-static unsigned int first_bit(uint64_t bits)
+unsigned int first_bit(uint64_t bits)
 {
 	return __builtin_ctzll(bits);
 }
 
-static struct counter *counter_of(struct pmu *pmu, unsigned int bit)
+struct counter *pmu_counter(struct pmu *pmu, unsigned int bit)
 {
 	return bit < FIXED_SHIFT ? &pmu->gp[bit] : &pmu->fixed[bit - FIXED_SHIFT];
 }
 
-static unsigned int counter_width(const struct pmu *pmu, unsigned int bit)
+unsigned int counter_width(const struct pmu *pmu, unsigned int bit)
 {
 	return bit < FIXED_SHIFT ? pmu->machine->gp_width : pmu->machine->fixed_width;
 }
 
-static enum quantity counter_quantity(const struct pmu *pmu, unsigned int bit)
+enum quantity counter_quantity(const struct pmu *pmu, unsigned int bit)
 {
 	if (bit < FIXED_SHIFT)
 		return event_quantity(pmu->selector[bit]);
@@ -162,7 +171,7 @@ static uint64_t counter_deadline(struct pmu *pmu, unsigned int bit)
 	if (bit == METRICS_BIT)
 		room = metrics_room(pmu);
 	else
-		room = BIT(counter_width(pmu, bit)) - counter_of(pmu, bit)->value;
+		room = BIT(counter_width(pmu, bit)) - pmu_counter(pmu, bit)->value;
 	due = room / rate;
 	return rate > 1 && due < skid ? skid : due;
 }
@@ -229,7 +238,7 @@ void pmu_configure(struct pmu *pmu)
 static bool count(struct pmu *pmu, unsigned int bit,
 		  const uint64_t q[NR_QUANTITY])
 {
-	struct counter *counter = counter_of(pmu, bit);
+	struct counter *counter = pmu_counter(pmu, bit);
 	uint64_t limit = BIT(counter_width(pmu, bit));
 	unsigned int fixed = bit - FIXED_SHIFT;
 	uint64_t n;
@@ -244,6 +253,8 @@ static bool count(struct pmu *pmu, unsigned int bit,
 	holders_add(&counter->holders, pmu->account);
 	if (bit >= FIXED_SHIFT && fixed <= SLOTS_INDEX)
 		pmu->account->fixed[fixed] += n;
+	if (pmu->account->guest)
+		pmu->account->guest->sum[held_index(bit)].counted += n;
 	counter->value += n;
 	if (counter->value < limit)
 		return false;
@@ -305,7 +316,7 @@ static void overflowed(struct pmu *pmu, uint64_t overflow)
 	for (bits = overflow; bits; bits &= bits - 1) {
 		bit = first_bit(bits);
 		holders = bit == METRICS_BIT ? &pmu->hidden_holders :
-					       &counter_of(pmu, bit)->holders;
+					       &pmu_counter(pmu, bit)->holders;
 		holders_merge(&pmu->status_holders[bit], holders);
 	}
 	if (overflow & pmu->interrupting) {
@@ -347,8 +358,12 @@ void pmu_set_context(struct pmu *pmu, const struct pmu_context *context)
 		account->switches++;
 		audit_switch(pmu, account, context);
 	}
+	if (!context->nonroot && context->cpl &&
+	    (pmu->context.nonroot || !pmu->context.cpl))
+		pmu->machine->registry->user_entries++;
 	pmu->account = account;
 	pmu->context = *context;
+	pmu->leaving = false;
 	set_deadline(pmu);
 }
 

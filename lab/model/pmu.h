@@ -83,18 +83,49 @@ struct pmu_context {
 	uint64_t rip;
 };
 
+/**
+ * struct pmu_entry - what is new with a VM entry
+ * @launch: it was VMLAUNCH; the others mean something only then
+ * @fresh: this VMCS was never entered before
+ * @owned: registers that the guest reads without VM exit, bits as in
+ *	   IA32_PERF_GLOBAL_CTRL, bit 48 for IA32_PERF_METRICS
+ */
+struct pmu_entry {
+	bool launch;
+	bool fresh;
+	uint64_t owned;
+};
+
+/**
+ * struct pmu_exit - why a guest leaves
+ * @reason: basic exit reason (SDM vol. 3, appendix C)
+ * @vector: of the exception, if that is the reason
+ * @msr: ECX, the register of RDMSR and WRMSR
+ * @value: EDX:EAX, the value of WRMSR
+ * @rip: where the guest will resume, or the instruction that it left at
+ */
+struct pmu_exit {
+	unsigned int reason;
+	unsigned int vector;
+	uint32_t msr;
+	uint64_t value;
+	uint64_t rip;
+};
+
 struct pmu;
 struct pmu_machine;
 
 /**
  * struct pmu_ops - what the model asks of the emulator
  * @pmi: deliver the performance monitoring interrupt through LVTPC
+ * @lvtpc: LVTPC, as the local APIC reads it
  * @deadline: call pmu_advance() after at most @instructions more retired
  *	      instructions; 0 means nothing is due
  * @emit: append one line of JSON (without newline) to the truth file
  */
 struct pmu_ops {
 	void (*pmi)(void *opaque);
+	uint32_t (*lvtpc)(void *opaque);
 	void (*deadline)(void *opaque, uint64_t instructions);
 	void (*emit)(void *opaque, const char *json);
 };
@@ -161,6 +192,28 @@ void pmu_advance(struct pmu *pmu, const uint64_t delta[PMU_NR_WORK]);
 void pmu_set_context(struct pmu *pmu, const struct pmu_context *context);
 
 /**
+ * pmu_vmclear() - VMCLEAR ran on a VMCS
+ * @pmu: the PMU of any CPU
+ * @vmcs: physical address of the VMCS
+ */
+void pmu_vmclear(struct pmu *pmu, uint64_t vmcs);
+
+/**
+ * pmu_vmentry() - a VM entry is complete, pmu_set_context() has told of whom
+ *
+ * Compares what the guest finds with what it left (conserve.c).
+ */
+void pmu_vmentry(struct pmu *pmu, const struct pmu_entry *entry);
+
+/**
+ * pmu_vmexit() - a VM exit begins: nothing has changed, the work is told
+ *
+ * Until pmu_set_context() tells that it is over, registers are read by the
+ * CPU, for the hypervisor (VM-exit MSR-store area).
+ */
+void pmu_vmexit(struct pmu *pmu, const struct pmu_exit *exit);
+
+/**
  * pmu_rdmsr() - read a register of the PMU
  * @pmu: the PMU, advanced to this instruction
  * @msr: MSR number
@@ -192,6 +245,12 @@ void pmu_set_global_ctrl(struct pmu *pmu, uint64_t value);
 void pmu_set_freeze_on_pmi(struct pmu *pmu, bool freeze);
 
 /* Ground truth (truth.c). */
+
+/*
+ * Ids of marks that the host's process 1 makes when program n of its plan, from
+ * 0, begins (2 n above this number) and ends (2 n + 1).
+ */
+#define PMU_SECTION		((uint64_t)1 << 63)
 
 /** pmu_mark() - guest or host code executed the mark instruction with @id */
 void pmu_mark(struct pmu *pmu, uint64_t id);

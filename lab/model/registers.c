@@ -192,12 +192,15 @@ enum pmu_result pmu_rdmsr(struct pmu *pmu, uint32_t msr, uint64_t *value)
 	return PMU_NOT_MINE;
 }
 
-/* A counter of @width bits takes @value; what it held is gone. */
-static enum pmu_result write_counter(struct counter *counter,
-				     unsigned int width, uint64_t value)
+/* Counter @bit takes @value; what it held is gone. */
+static enum pmu_result write_counter(struct pmu *pmu, unsigned int bit,
+				     uint64_t value)
 {
-	if (value & ~MASK(width))
+	struct counter *counter = pmu_counter(pmu, bit);
+
+	if (value & ~MASK(counter_width(pmu, bit)))
 		return PMU_GP;
+	conserve_write(pmu, bit, counter->value, value);
 	counter->value = value;
 	holders_clear(&counter->holders);
 	return PMU_OK;
@@ -211,8 +214,7 @@ static enum pmu_result write_legacy(struct pmu *pmu, unsigned int index,
 
 	if (extended & BIT(31))
 		extended |= ~MASK(32);
-	return write_counter(&pmu->gp[index], pmu->machine->gp_width,
-			     extended & MASK(pmu->machine->gp_width));
+	return write_counter(pmu, index, extended & MASK(pmu->machine->gp_width));
 }
 
 /*
@@ -359,13 +361,12 @@ static enum pmu_result write_register(struct pmu *pmu, uint32_t msr,
 	case LEGACY_COUNTER:
 		return write_legacy(pmu, index, value);
 	case FULL_COUNTER:
-		return write_counter(&pmu->gp[index], pmu->machine->gp_width, value);
+		return write_counter(pmu, index, value);
 	case SELECTOR:
 		return write_selector(pmu, index, value);
 	case FIXED_COUNTER:
 		/* [HW]: bits above the width fault, as in full-width writes. */
-		return write_counter(&pmu->fixed[index],
-				     pmu->machine->fixed_width, value);
+		return write_counter(pmu, FIXED_SHIFT + index, value);
 	case SINGLE:
 		return write_single(pmu, msr, value);
 	}

@@ -13,13 +13,21 @@
  *		after each mark, with its id: the same of every owner on every
  *		CPU at that moment, for work that was spread over CPUs
  *	total	at power off, the same per CPU and owner
- *	leak	somebody read a register that holds another's work (audit.c)
- *	pmi	a PMI came in a guest for a counter that holds another's work
- *	audit	at power off, per CPU: how many leaks and such PMIs, and how
- *		often the CPU changed owners
+ *	section	the host's process 1 began a program of its plan, or ended it:
+ *		how many leaks and losses there were until then, on all CPUs
+ *	leak	somebody read a register that holds another's work, or was told
+ *		of it by a PMI (audit.c)
+ *	lost	a guest came back to another value than it left, or the books
+ *		of one of its counters do not add up (conserve.c)
+ *	pmi	a PMI came in a guest for a counter that holds another's work,
+ *		and was the host's to handle
+ *	audit	at power off, per CPU: how many of these, PMIs, VM entries and
+ *		registers that were compared, differences by explanation, and
+ *		how often the CPU changed owners
  *
- * An owner is "root" or a guest's identity in hexadecimal; "switches" is how
- * often the CPU began to work for it, which for a guest is its VM entries.  The level 2 parts
+ * An owner is "root", a guest's identity in hexadecimal, or "departed" for guests
+ * whose life has ended; "switches" is how often the CPU began to work for it,
+ * which for a guest is its VM entries.  The level 2 parts
  * (heavy_ops, br_mispredict, fetch_latency, mem_bound) are contained in the
  * level 1 categories.  "counted" is what fixed counters 0 to 3 and the metrics
  * saw of the owner while they were enabled: what they should have seen and
@@ -69,7 +77,9 @@ void line_add(struct line *line, const char *format, ...)
 
 void line_owner(struct line *line, const struct account *account)
 {
-	if (account->nonroot)
+	if (account->nonroot && account->owner == DEPARTED)
+		line_add(line, "\"departed\"");
+	else if (account->nonroot)
 		line_add(line, "\"0x%" PRIx64 "\"", account->owner);
 	else
 		line_add(line, "\"root\"");
@@ -97,6 +107,7 @@ struct account *truth_account(struct pmu *pmu, bool nonroot, uint64_t owner)
 	}
 	account->nonroot = true;
 	account->owner = owner;
+	account->guest = conserve_guest(pmu, owner);
 	account->next = pmu->root.next;
 	pmu->root.next = account;
 	return account;
@@ -174,6 +185,8 @@ void pmu_mark(struct pmu *pmu, uint64_t id)
 	add_account(&line, pmu, pmu->account);
 	line_add(&line, "}");
 	pmu->ops->emit(pmu->opaque, line.text);
+	if (id >= PMU_SECTION && !pmu->context.nonroot)
+		audit_section(pmu, id);
 }
 
 static void emit_account(struct pmu *pmu, const char *head,
@@ -209,5 +222,6 @@ void pmu_snapshot(struct pmu *pmu, uint64_t id)
 void pmu_emit_totals(struct pmu *pmu)
 {
 	emit_accounts(pmu, "\"type\":\"total\"");
+	conserve_close(pmu);
 	audit_total(pmu);
 }

@@ -268,6 +268,141 @@ static void foreign_pmi(void **state)
 	rig_free(rig);
 }
 
+/* A guest that owns its PMU, whose counter 0 is about to overflow. */
+static struct rig *owning_guest(void)
+{
+	struct rig *rig = rig_new(BENCH, 0);
+
+	wr(rig, 0x186, 0xc0 | BIT(16) | BIT(17) | BIT(20) | BIT(22));
+	wr(rig, 0x38f, 1);
+	wr(rig, 0x4c1, TOP - 10);
+	rig->lvtpc = LVTPC_GUEST;
+	vm_launch(rig, A, OWNS_ALL);
+	return rig;
+}
+
+static void expect_pmi_leak(struct rig *rig, const char *why)
+{
+	expect_leaks(rig, why ? 1 : 0);
+	if (!why)
+		return;
+	assert_true(is_json(last_line(rig, "leak")));
+	assert_non_null(strstr(last_line(rig, "leak"), "\"reg\":\"PMI\",\"value\":\"0x1\""));
+	if (!strstr(last_line(rig, "leak"), why))
+		fail_msg("not \"%s\": %s", why, last_line(rig, "leak"));
+}
+
+/* A guest's own PMI, by the vector that KVM takes for it: as it should be. */
+static void pmi_of_a_guest(void **state)
+{
+	struct rig *rig = owning_guest();
+
+	(void)state;
+	slots(rig, 10, 0, 0, 0);
+	assert_int_equal(rig->pmis, 1);
+	expect_pmi_leak(rig, NULL);
+	assert_int_equal(count_lines(rig, "pmi"), 0);
+	rig_free(rig);
+
+	/* as NMI the host's perf gets it */
+	rig = owning_guest();
+	rig->lvtpc = LVTPC_HOST;
+	slots(rig, 10, 0, 0, 0);
+	expect_pmi_leak(rig, "the host is told of a guest's counter");
+	assert_non_null(strstr(last_line(rig, "leak"), "\"lvtpc\":\"0x400\""));
+	rig_free(rig);
+
+	/* masked, nobody does */
+	rig = owning_guest();
+	rig->lvtpc = LVTPC_HOST | LVTPC_MASKED;
+	slots(rig, 10, 0, 0, 0);
+	expect_pmi_leak(rig, NULL);
+	rig_free(rig);
+}
+
+/* What a guest left in a counter overflows while somebody else runs. */
+static void pmi_for_others_work(void **state)
+{
+	struct rig *rig = owning_guest();
+
+	(void)state;
+	slots(rig, 5, 0, 0, 0);
+	vm_exit(rig, 1);
+	vm_launch(rig, B, OWNS_ALL);
+	slots(rig, 5, 0, 0, 0);
+	expect_pmi_leak(rig, "a guest is told of another's work");
+	rig_free(rig);
+
+	/* in the host */
+	rig = owning_guest();
+	slots(rig, 5, 0, 0, 0);
+	vm_exit(rig, 1);
+	rig->lvtpc = LVTPC_HOST;
+	slots(rig, 5, 0, 0, 0);
+	expect_pmi_leak(rig, "the host is told of a guest's counter");
+	rig_free(rig);
+
+	/* what a dead guest left is no less its work */
+	rig = owning_guest();
+	slots(rig, 5, 0, 0, 0);
+	vm_exit(rig, 1);
+	pmu_vmclear(rig->pmu, VMCS_OF(A));
+	vm_launch(rig, A, 0);
+	vm_exit(rig, 1);
+	rig->lvtpc = LVTPC_HOST;
+	slots(rig, 5, 0, 0, 0);
+	expect_pmi_leak(rig, "the host is told of a guest's counter");
+	rig_free(rig);
+}
+
+/* The host's counter, while the guest's vector is in LVTPC. */
+static void pmi_of_the_host(void **state)
+{
+	struct rig *rig = owning_guest();
+
+	(void)state;
+	vm_exit(rig, 1);
+	slots(rig, 10, 0, 0, 0);
+	expect_pmi_leak(rig, "a guest is told of the host's counter");
+	rig_free(rig);
+
+	/* its own */
+	rig = owning_guest();
+	vm_exit(rig, 1);
+	rig->lvtpc = LVTPC_HOST;
+	slots(rig, 10, 0, 0, 0);
+	expect_pmi_leak(rig, NULL);
+	pmu_emit_totals(rig->pmu);
+	assert_int_equal(number(last_line(rig, "audit"), "pmis"), 1);
+	rig_free(rig);
+
+	/* guests whose counters are the host's: perf counts them with its own */
+	rig = rig_new(BENCH, 0);
+	wr(rig, 0x186, 0xc0 | BIT(16) | BIT(17) | BIT(20) | BIT(22));
+	wr(rig, 0x38f, 1);
+	wr(rig, 0x4c1, TOP - 10);
+	vm_launch(rig, A, 0);
+	slots(rig, 5, 0, 0, 0);
+	vm_exit(rig, 1);
+	vm_launch(rig, B, 0);
+	slots(rig, 5, 0, 0, 0);
+	assert_int_equal(rig->pmis, 1);
+	expect_pmi_leak(rig, NULL);
+	assert_int_equal(count_lines(rig, "pmi"), 1);
+	rig_free(rig);
+
+	/* by a vector it would be KVM that is told */
+	rig = rig_new(BENCH, 0);
+	wr(rig, 0x186, 0xc0 | BIT(16) | BIT(17) | BIT(20) | BIT(22));
+	wr(rig, 0x38f, 1);
+	wr(rig, 0x4c1, TOP - 10);
+	rig->lvtpc = LVTPC_GUEST;
+	vm_launch(rig, A, 0);
+	slots(rig, 10, 0, 0, 0);
+	expect_pmi_leak(rig, "a guest is told of the host's counter");
+	rig_free(rig);
+}
+
 /* More owners than a counter lists are more than one still. */
 static void many_owners(void **state)
 {
@@ -434,6 +569,9 @@ int main(void)
 		cmocka_unit_test(metrics_tell_of_counter_three),
 		cmocka_unit_test(overflow_bits),
 		cmocka_unit_test(foreign_pmi),
+		cmocka_unit_test(pmi_of_a_guest),
+		cmocka_unit_test(pmi_for_others_work),
+		cmocka_unit_test(pmi_of_the_host),
 		cmocka_unit_test(many_owners),
 		cmocka_unit_test(flood_of_leaks),
 		cmocka_unit_test(truth_per_owner),

@@ -12,6 +12,13 @@ static void on_pmi(void *opaque)
 	rig->pmis++;
 }
 
+static uint32_t on_lvtpc(void *opaque)
+{
+	struct rig *rig = opaque;
+
+	return rig->lvtpc;
+}
+
 static void on_deadline(void *opaque, uint64_t instructions)
 {
 	struct rig *rig = opaque;
@@ -32,22 +39,40 @@ static void on_emit(void *opaque, const char *json)
 
 static const struct pmu_ops ops = {
 	.pmi = on_pmi,
+	.lvtpc = on_lvtpc,
 	.deadline = on_deadline,
 	.emit = on_emit,
 };
 
-struct rig *rig_new(const char *description, unsigned int cpu)
+static struct rig *rig_of(struct pmu_machine *machine, unsigned int cpu)
 {
 	struct rig *rig = calloc(1, sizeof(*rig));
-	char error[200] = "";
 
 	assert_non_null(rig);
-	rig->machine = pmu_machine_parse(description, error, sizeof(error));
-	if (!rig->machine)
-		fail_msg("description refused: %s", error);
+	rig->machine = machine;
+	rig->lvtpc = LVTPC_HOST;
 	rig->pmu = pmu_create(rig->machine, cpu, &ops, rig);
 	assert_non_null(rig->pmu);
 	return rig;
+}
+
+struct rig *rig_new(const char *description, unsigned int cpu)
+{
+	char error[200] = "";
+	struct pmu_machine *machine;
+
+	machine = pmu_machine_parse(description, error, sizeof(error));
+	if (!machine)
+		fail_msg("description refused: %s", error);
+	return rig_of(machine, cpu);
+}
+
+struct rig *rig_sibling(struct rig *rig, unsigned int cpu)
+{
+	struct rig *sibling = rig_of(rig->machine, cpu);
+
+	sibling->borrows_machine = true;
+	return sibling;
 }
 
 char *machine_text(const char *name)
@@ -81,7 +106,8 @@ void rig_free(struct rig *rig)
 	for (i = 0; i < rig->nr_lines; i++)
 		free(rig->lines[i]);
 	pmu_destroy(rig->pmu);
-	pmu_machine_free(rig->machine);
+	if (!rig->borrows_machine)
+		pmu_machine_free(rig->machine);
 	free(rig);
 }
 
@@ -154,17 +180,64 @@ void in_root(struct rig *rig, unsigned int cpl)
 	pmu_set_context(rig->pmu, &context);
 }
 
-void in_guest(struct rig *rig, uint64_t owner, unsigned int cpl)
+static void in_guest_on(struct rig *rig, uint64_t owner, uint64_t vmcs,
+			unsigned int cpl)
 {
 	struct pmu_context context = {
 		.cpl = cpl,
 		.nonroot = true,
 		.owner = owner,
-		.vmcs = owner + 0x1000,
+		.vmcs = vmcs,
 		.rip = 0x2000,
 	};
 
 	pmu_set_context(rig->pmu, &context);
+}
+
+void in_guest(struct rig *rig, uint64_t owner, unsigned int cpl)
+{
+	in_guest_on(rig, owner, VMCS_OF(owner), cpl);
+}
+
+void vm_entry_on(struct rig *rig, uint64_t owner, uint64_t vmcs,
+		 const struct pmu_entry *entry)
+{
+	const struct pmu_entry resume = { .launch = false };
+
+	in_guest_on(rig, owner, vmcs, 0);
+	pmu_vmentry(rig->pmu, entry ? entry : &resume);
+}
+
+void vm_entry(struct rig *rig, uint64_t owner)
+{
+	vm_entry_on(rig, owner, VMCS_OF(owner), NULL);
+}
+
+void vm_launch(struct rig *rig, uint64_t owner, uint64_t owned)
+{
+	const struct pmu_entry entry = {
+		.launch = true, .fresh = true, .owned = owned,
+	};
+
+	vm_entry_on(rig, owner, VMCS_OF(owner), &entry);
+}
+
+static void leave(struct rig *rig, const struct pmu_exit *exit)
+{
+	pmu_vmexit(rig->pmu, exit);
+	in_root(rig, 0);
+}
+
+void vm_exit(struct rig *rig, unsigned int reason)
+{
+	leave(rig, &(struct pmu_exit){ .reason = reason, .rip = 0x3000 });
+}
+
+void vm_exit_wrmsr(struct rig *rig, uint32_t msr, uint64_t value)
+{
+	leave(rig, &(struct pmu_exit){
+		.reason = 32, .msr = msr, .value = value, .rip = 0x3000,
+	});
 }
 
 static int is_type(const char *line, const char *type)

@@ -39,10 +39,17 @@
 
 #define MAX_LINES	256
 
+/* LVTPC as Linux's perf has it, and as KVM has it while guests' counters are loaded. */
+#define LVTPC_HOST	0x400		/* NMI */
+#define LVTPC_GUEST	0xf5
+#define LVTPC_MASKED	0x10000
+
 struct rig {
 	struct pmu_machine *machine;
+	bool borrows_machine;
 	struct pmu *pmu;
 	unsigned int pmis;
+	uint32_t lvtpc;		/* LVTPC_HOST unless the test says otherwise */
 	uint64_t deadline;
 	unsigned int deadline_calls;
 	unsigned int nr_lines;
@@ -51,6 +58,8 @@ struct rig {
 
 /* Make a rig from a description, for one CPU of it; fails the test if it must. */
 struct rig *rig_new(const char *description, unsigned int cpu);
+/* Another CPU of the same machine; to be freed before the first one. */
+struct rig *rig_sibling(struct rig *rig, unsigned int cpu);
 /* The same from a file in lab/machine. */
 struct rig *rig_from_file(const char *name, unsigned int cpu);
 void rig_free(struct rig *rig);
@@ -71,6 +80,21 @@ void slots(struct rig *rig, uint64_t retiring, uint64_t bad_spec,
 
 void in_root(struct rig *rig, unsigned int cpl);
 void in_guest(struct rig *rig, uint64_t owner, unsigned int cpl);
+
+/* All registers of Ice Lake's PMU, as in struct pmu_entry. */
+#define OWNS_ALL	0x1000f000000ffull
+
+/* The VMCS that in_guest() takes. */
+#define VMCS_OF(owner)	((owner) + 0x1000)
+
+/* VM entry on a VMCS, by VMLAUNCH if @entry says so (NULL: VMRESUME). */
+void vm_entry_on(struct rig *rig, uint64_t owner, uint64_t vmcs,
+		 const struct pmu_entry *entry);
+void vm_entry(struct rig *rig, uint64_t owner);
+/* The first one of a new guest, which is given @owned. */
+void vm_launch(struct rig *rig, uint64_t owner, uint64_t owned);
+void vm_exit(struct rig *rig, unsigned int reason);
+void vm_exit_wrmsr(struct rig *rig, uint32_t msr, uint64_t value);
 
 /* The last line of a type, or NULL; a number in a line; how many lines. */
 const char *last_line(const struct rig *rig, const char *type);
