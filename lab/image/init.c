@@ -22,6 +22,7 @@
  * shell instead.
  */
 #define _GNU_SOURCE
+#include <cpuid.h>
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -41,6 +42,8 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "mark.h"
 
 #define DEFAULT_PLAN	"/lab/plan"
 #define CONSOLE		"/dev/ttyS0"
@@ -245,6 +248,20 @@ static bool follow(pid_t pid, int fd, const struct program *program, int *status
 	return ended;
 }
 
+/*
+ * The truth file must tell in which program something happened.  Only the host's
+ * programs are in the judge's plan.
+ */
+static void mark_program(uint64_t id)
+{
+	const unsigned int hypervisor = 1u << 31;	/* CPUID.1:ECX, set in guests */
+	unsigned int eax, ebx, ecx = 0, edx;
+
+	__get_cpuid(1, &eax, &ebx, &ecx, &edx);
+	if (!(ecx & hypervisor))
+		mark(id);
+}
+
 static void run(const struct program *program)
 {
 	int fds[2], status = 0;
@@ -321,8 +338,11 @@ static int run_plan(void)
 	if (count < 0)
 		return 1;
 	say("lab: plan %d", count);
-	for (i = 0; i < count; i++)
+	for (i = 0; i < count; i++) {
+		mark_program(MARK_PROGRAM_BEGIN(i));
 		run(&plan[i]);
+		mark_program(MARK_PROGRAM_END(i));
+	}
 	say("lab: done");
 	return 0;
 }
