@@ -196,7 +196,9 @@ static const char *misdelivered(const struct pmu *pmu, uint32_t lvtpc,
  * - as NMI, if it holds the work of such a guest, wherever it comes: the host's
  *   perf is told;
  * - by a vector, if it holds the work of the host or of another guest whose
- *   counters are the host's: KVM tells the guest.
+ *   counters are the host's: KVM tells the guest;
+ * - by a vector, if another guest has run when the CPU takes the interrupt, as
+ *   KVM tells the one that it has loaded (kvm_handle_guest_mediated_pmi()).
  *
  * Guests whose counters are the host's get a PMI only when the host's perf says
  * so.  A PMI for a counter that counts across them is no leak; the "pmi" line is
@@ -222,10 +224,26 @@ void audit_pmi(struct pmu *pmu, uint64_t overflow)
 			report(pmu, "leak", "PMI", overflow, &holders, more.text);
 		return;
 	}
+	if (!(lvtpc & LVT_MASKED)) {
+		pmu->pmi_guest = owns_pmu(pmu->account) ? pmu->account : NULL;
+		pmu->pmi_overflow = overflow;
+	}
 	if (!pmu->context.nonroot || !holds_another(&holders, pmu->account))
 		return;
 	if (pmu->audit.pmis++ < MAX_LINES)
 		report(pmu, "pmi", "GLOBAL_STATUS", overflow, &holders, "");
+}
+
+void pmu_pmi_taken(struct pmu *pmu)
+{
+	struct holders holders = { 0 };
+
+	if (pmu->pmi_guest && pmu->pmi_guest != pmu->last_guest && leak_allowed(pmu)) {
+		holders_add(&holders, pmu->pmi_guest);
+		report(pmu, "leak", "PMI", pmu->pmi_overflow, &holders,
+		       ",\"why\":\"another guest has run when it is taken\"");
+	}
+	pmu->pmi_guest = NULL;
 }
 
 /* A guest is no more: what it left in registers is not its successor's. */

@@ -4,7 +4,7 @@
  * it comes back, on whatever CPU and whoever ran in between.
  *
  * The registers that a hypervisor gives to a guest are those that the guest
- * reads without a VM exit (its MSR bitmap), and, if there is one at all,
+ * reads without a VM exit (by RDMSR or RDPMC), and, if there is one at all,
  * GLOBAL_STATUS and GLOBAL_CTRL.  A guest without such registers is not looked
  * at: its counters, if it has any, are software's, and hardware's belong to the
  * host.
@@ -23,8 +23,8 @@
  *   write	   The exit is a WRMSR, or #UD (KVM emulates what follows its forced
  *	   emulation prefix), and ECX selects the register.  Then it may hold
  *	   what EDX:EAX says, or still the old value (#GP), and that plus one
- *	   by the rule above.  The value of PERF_METRICS is that only if
- *	   counter 3 is not zero, else zero.
+ *	   by the rule above.  When counter 3 becomes zero by that, so do the
+ *	   metrics.
  *   nested	   The guest comes back on another VMCS than it left, so a nested VM
  *	   entry or exit was emulated.  Then GLOBAL_CTRL may have been loaded.
  *	   Not so counters and status: no control loads these, and a guest
@@ -313,8 +313,7 @@ static enum explanation explain_metrics(const struct change *change)
 		return BY_WRITE;
 	if (!change->wrote || exit->msr != MSR_PERF_METRICS)
 		return UNEXPLAINED;
-	return is == (change->is->value[slots] ? exit->value : 0) ? BY_WRITE :
-								    UNEXPLAINED;
+	return is == exit->value ? BY_WRITE : UNEXPLAINED;
 }
 
 static enum explanation explain(const struct change *change,

@@ -330,6 +330,9 @@ struct pmu {
 	struct account spill;	/* for owners beyond memory */
 	struct account departed;	/* what guests held that are no more */
 	struct account *account;
+	const struct account *last_guest;	/* that ran here */
+	const struct account *pmi_guest;	/* that a PMI is on its way for, or NULL */
+	uint64_t pmi_overflow;			/* and why */
 	struct audit audit;
 	struct pmu *next;	/* of the registry */
 };

@@ -362,6 +362,8 @@ void pmu_set_context(struct pmu *pmu, const struct pmu_context *context)
 	    (pmu->context.nonroot || !pmu->context.cpl))
 		pmu->machine->registry->user_entries++;
 	pmu->account = account;
+	if (account->nonroot)
+		pmu->last_guest = account;
 	pmu->context = *context;
 	pmu->leaving = false;
 	set_deadline(pmu);

@@ -213,6 +213,9 @@ void pmu_vmentry(struct pmu *pmu, const struct pmu_entry *entry);
  */
 void pmu_vmexit(struct pmu *pmu, const struct pmu_exit *exit);
 
+/** pmu_pmi_taken() - the CPU takes the interrupt that the last PMI became */
+void pmu_pmi_taken(struct pmu *pmu);
+
 /**
  * pmu_rdmsr() - read a register of the PMU
  * @pmu: the PMU, advanced to this instruction

@@ -355,6 +355,39 @@ static void pmi_for_others_work(void **state)
 	rig_free(rig);
 }
 
+/* A PMI that comes late: whose it is, KVM can only tell by who runs. */
+static void late_pmi(void **state)
+{
+	struct rig *rig = owning_guest();
+
+	(void)state;
+	slots(rig, 10, 0, 0, 0);
+	pmu_pmi_taken(rig->pmu);
+	vm_exit(rig, 1);
+	vm_launch(rig, B, OWNS_ALL);
+	vm_exit(rig, 1);
+	pmu_pmi_taken(rig->pmu);	/* that vector, but no PMI is on its way */
+	expect_pmi_leak(rig, NULL);
+	rig_free(rig);
+
+	rig = owning_guest();
+	slots(rig, 10, 0, 0, 0);
+	vm_exit(rig, 1);
+	pmu_pmi_taken(rig->pmu);
+	expect_pmi_leak(rig, NULL);
+	rig_free(rig);
+
+	rig = owning_guest();
+	slots(rig, 10, 0, 0, 0);
+	vm_exit(rig, 1);
+	vm_launch(rig, B, OWNS_ALL);
+	vm_exit(rig, 1);
+	pmu_pmi_taken(rig->pmu);
+	expect_pmi_leak(rig, "another guest has run when it is taken");
+	assert_non_null(strstr(last_line(rig, "leak"), "\"owners\":[\"0x111000\"]"));
+	rig_free(rig);
+}
+
 /* The host's counter, while the guest's vector is in LVTPC. */
 static void pmi_of_the_host(void **state)
 {
@@ -571,6 +604,7 @@ int main(void)
 		cmocka_unit_test(foreign_pmi),
 		cmocka_unit_test(pmi_of_a_guest),
 		cmocka_unit_test(pmi_for_others_work),
+		cmocka_unit_test(late_pmi),
 		cmocka_unit_test(pmi_of_the_host),
 		cmocka_unit_test(many_owners),
 		cmocka_unit_test(flood_of_leaks),
