@@ -4,9 +4,12 @@
  * each of whose outcomes, i.e. the value, the exception or the error, must be the
  * one that a reference model of the PMU predicts.
  *
- *   pmu_fuzz_test [-s SEED] [-n OPERATIONS] [-t THREADS] [-v] [-T FROM]
+ *   pmu_fuzz_test [-s SEED] [-n OPERATIONS] [-t THREADS] [-v] [-w] [-T FROM]
  *
- * -v tells of the progress, -T prints each operation from number FROM on.
+ * -v tells of the progress, -T prints each operation from number FROM on.  -w also
+ * tries what KVM does its own way even with the mediated vPMU, so that hardware's
+ * counters change behind the guest's back: see kvm_cuts_to_vcpu_width() and
+ * without_modifiers().
  *
  * The same seed means the same operations, and none of the outcomes depends on
  * timing.  What a counter reads while it counts isn't predictable, so there the
@@ -309,6 +312,9 @@ struct model {
 	/* What may be counting, and what has, in the layout of GLOBAL_CTRL. */
 	u64 counting;
 	u64 has_counted;
+
+	/* How often it applied, to tell that it does. */
+	u64 nr_exact, nr_overflows;
 };
 
 /* By whom a register is accessed. */
@@ -454,12 +460,32 @@ static u64 status_bits(const struct model *m)
 }
 
 /*
- * Not all of hardware's status bits can be set, which is what the mediated vPMU
- * has to do with those that userspace sets.
+ * Nothing but hardware can set CondChgd.  If userspace sets it, then the mediated
+ * vPMU drops it when the vCPU runs, but KVM without PERF_METRICS may be so old that
+ * it tries, which faults.
  */
-static bool kvm_may_fail_to_set_status(const struct model *m, u64 val)
+#define COND_CHANGED	BIT_ULL(63)
+
+static bool kvm_may_fault_on_status(u64 val)
 {
-	return m->mediated && val & OTHER_STATUS_BITS;
+	return facts.mediated && val & COND_CHANGED &&
+	       !(facts.perf_capabilities & PMU_CAP_PERF_METRICS);
+}
+
+static void kvm_drops_cond_changed(struct model *m)
+{
+	if (m->mediated)
+		m->status &= ~COND_CHANGED;
+}
+
+/*
+ * If counter 3 and PERF_METRICS read as zero, KVM doesn't clear them when it
+ * switches to another vCPU.  But if the guest wrote counter 3 last, the slots behind
+ * the fractions can still be there, and show as soon as the next one writes it.
+ */
+static bool kvm_may_leave_hidden_metrics(const struct model *m)
+{
+	return m->has_metrics;
 }
 
 /*
@@ -623,7 +649,7 @@ static void count_up(struct model *m, struct counter *c, int bit, u64 mask, u64 
 /* PERF_METRICS means something only relative to counter 3. */
 static void slots_have_changed(struct model *m)
 {
-	if (!m->metrics_clear)
+	if (!m->metrics_clear || kvm_may_leave_hidden_metrics(m))
 		m->metrics_known = false;
 }
 
@@ -670,8 +696,10 @@ static const char *check_counter(struct model *m, struct counter *c, int bit, u6
 	*want = c->val & mask;
 	if (got & ~mask)
 		return "is wider than the counter";
-	if (c->known)
+	if (c->known) {
+		m->nr_exact++;
 		return got == *want ? NULL : "is not what the counter stopped at";
+	}
 
 	/* KVM increments the counter modulo one width, hardware modulo another. */
 	if (m->mediated && kvm_mask != hw_mask) {
@@ -688,6 +716,7 @@ static const char *check_counter(struct model *m, struct counter *c, int bit, u6
 			return "has wrapped without setting its status bit";
 		m->status |= BIT_ULL(bit);
 		m->status_known |= BIT_ULL(bit);
+		m->nr_overflows++;
 	}
 	set_counter(c, got);
 	return NULL;
@@ -1049,6 +1078,8 @@ enum count {
 	RESTORES,
 	KILLS,
 	VMS,
+	EXACT,
+	OVERFLOWS,
 	NR_COUNTS,
 };
 
@@ -1070,6 +1101,8 @@ static const char *const count_names[] = {
 	[RESTORES] = "restores",
 	[KILLS] = "kills",
 	[VMS] = "VMs",
+	[EXACT] = "counters read at rest",
+	[OVERFLOWS] = "overflows",
 };
 
 struct vcpu {
@@ -1101,6 +1134,7 @@ static struct {
 	int nr_threads;
 	u64 trace_from;
 	bool verbose;
+	bool wild;
 } options = {
 	.nr_ops = 20000,
 	.nr_threads = 1,
@@ -1129,8 +1163,9 @@ static void __printf(4, 5) wrong(struct fuzzer *f, struct vcpu *v, u64 nr, const
 	printf("# GLOBAL_CTRL 0x%lx, FIXED_CTR_CTRL 0x%lx, counting 0x%lx\n",
 	       m->global_ctrl, m->fixed_ctrl, m->counting);
 	printf("# status 0x%lx, of which 0x%lx is known\n", m->status, m->status_known);
-	printf("# replay: pmu_fuzz_test -s 0x%lx -n %lu -t %d\n",
-	       options.seed, options.nr_ops, options.nr_threads);
+	printf("# replay: pmu_fuzz_test -s 0x%lx -n %lu -t %d%s\n",
+	       options.seed, options.nr_ops, options.nr_threads,
+	       options.wild ? " -w" : "");
 	ksft_test_result_fail("fuzz\n");
 	ksft_exit_fail();
 }
@@ -1241,6 +1276,22 @@ static u64 any_value(struct fuzzer *f, const struct model *m, enum pmu_reg reg)
 }
 
 /*
+ * KVM counts an instruction or branch that it emulates whatever the edge detection,
+ * counter mask and its inversion say.  To hardware that looks like a count that came
+ * from nowhere.
+ */
+static u64 without_modifiers(u64 evntsel)
+{
+	const u64 event = ARCH_PERFMON_EVENTSEL_EVENT | ARCH_PERFMON_EVENTSEL_UMASK;
+
+	if ((evntsel & event) == INTEL_ARCH_INSTRUCTIONS_RETIRED ||
+	    (evntsel & event) == INTEL_ARCH_BRANCHES_RETIRED)
+		evntsel &= ~(ARCH_PERFMON_EVENTSEL_EDGE | ARCH_PERFMON_EVENTSEL_INV |
+			     ARCH_PERFMON_EVENTSEL_CMASK);
+	return evntsel;
+}
+
+/*
  * KVM complains on the console about values that it ignores, hosts with TSX have
  * bits in EVNTSEL that depend on CPUID, and so do the formats of LBRs and PEBS
  * records.  None of that is about the PMU proper.
@@ -1253,12 +1304,15 @@ static u64 tame_value(const struct model *m, u32 msr, enum accessor access, u64 
 	reg = decode_msr(msr, &i);
 	if (!has_reg(m, reg, i) && kvm_ignores_p6_msr(msr))
 		return 0;
-	if (reg == EVNTSEL && facts.has_rtm)
-		return val & ~GENMASK_ULL(33, 32);
+	if (reg == EVNTSEL) {
+		if (facts.has_rtm)
+			val &= ~GENMASK_ULL(33, 32);
+		return options.wild ? val : without_modifiers(val);
+	}
 	if (reg == CAPABILITIES && !(val & ~facts.perf_capabilities))
 		return val | (facts.perf_capabilities & ~FLIPPED_CAPABILITIES);
-	if (reg == GLOBAL_STATUS && access == BY_HOST && kvm_may_fail_to_set_status(m, val))
-		return val & ~OTHER_STATUS_BITS;
+	if (reg == GLOBAL_STATUS && access == BY_HOST && kvm_may_fault_on_status(val))
+		return val & ~COND_CHANGED;
 	return val;
 }
 
@@ -1315,6 +1369,8 @@ static u32 any_rdpmc_index(struct fuzzer *f)
 
 /* Hostile guest. */
 
+#define NR_OVERFLOW_STEPS	9
+
 static void make_op(struct fuzzer *f, const struct model *m, struct op *op)
 {
 	enum pmu_reg reg;
@@ -1353,14 +1409,54 @@ static void make_op(struct fuzzer *f, const struct model *m, struct op *op)
 		op->how = 0;
 }
 
+/*
+ * Chance alone rarely lets a counter overflow.  The steps are like any others, e.g.
+ * fail if the vCPU doesn't have the counter.
+ */
+static void make_overflow(struct fuzzer *f, const struct model *m, struct op *op)
+{
+	u32 i = below(f, MAX_GP + MAX_FIXED);
+	bool fixed = i >= MAX_GP;
+	u64 bit = BIT_ULL(fixed ? FIXED_BIT(i - MAX_GP) : i);
+	u64 pmi = one_in(f, 4) ? FIXED_PMC_ENABLE_PMI : 0;
+	const struct op steps[NR_OVERFLOW_STEPS] = {
+		{ WRMSR, 0, MSR_CORE_PERF_GLOBAL_CTRL, 0 },
+		{ WRMSR, 0, MSR_CORE_PERF_GLOBAL_OVF_CTRL, bit },
+		{ WRMSR, 0, fixed ? MSR_CORE_PERF_FIXED_CTR0 + i - MAX_GP : MSR_IA32_PMC0 + i,
+		  (fixed ? facts.fixed_mask : facts.gp_mask) - below(f, 400) },
+		fixed ? (struct op) { WRMSR, 0, MSR_CORE_PERF_FIXED_CTR_CTRL,
+				      FIXED_PMC_CTRL(i - MAX_GP, FIXED_PMC_KERNEL | pmi) } :
+			(struct op) { WRMSR, 0, MSR_P6_EVNTSEL0 + i,
+				      valid_evntsel(f) | ARCH_PERFMON_EVENTSEL_ENABLE },
+		{ WRMSR, 0, MSR_CORE_PERF_GLOBAL_CTRL, bit },
+		{ WORK, 0, 0, 1 + below(f, 100) },
+		{ WRMSR, 0, MSR_CORE_PERF_GLOBAL_CTRL, 0 },
+		{ RDPMC, 0, fixed ? (u32)INTEL_RDPMC_FIXED | (i - MAX_GP) : i },
+		{ RDMSR, 0, MSR_CORE_PERF_GLOBAL_STATUS },
+	};
+
+	memcpy(op, steps, sizeof(steps));
+	for (i = 0; i < NR_OVERFLOW_STEPS; i++) {
+		op[i].value = tame_value(m, op[i].index, BY_CPU, op[i].value);
+		if (is_forced_emulation_enabled && op[i].what < NR_INSNS && one_in(f, 16))
+			op[i].how = BY_EMULATOR;
+	}
+}
+
 static void make_batch(struct fuzzer *f, struct vcpu *v)
 {
 	struct batch *batch = v->batch;
 	u32 i;
 
 	batch->nr = 1 + below(f, MAX_OPS);
-	for (i = 0; i < batch->nr; i++)
-		make_op(f, &v->model, &batch->ops[i]);
+	for (i = 0; i < batch->nr; i++) {
+		if (i + NR_OVERFLOW_STEPS <= batch->nr && one_in(f, 100)) {
+			make_overflow(f, &v->model, &batch->ops[i]);
+			i += NR_OVERFLOW_STEPS - 1;
+		} else {
+			make_op(f, &v->model, &batch->ops[i]);
+		}
+	}
 }
 
 static void format_op(char *buf, size_t size, const struct op *op)
@@ -1476,6 +1572,7 @@ static void check_batch(struct fuzzer *f, struct vcpu *v)
 	u32 i;
 
 	m->ran = true;
+	kvm_drops_cond_changed(m);
 	update_counting(m, &f->filter, &f->new_filter);
 	for (i = 0; i < v->batch->nr; i++) {
 		op = &v->batch->ops[i];
@@ -1710,7 +1807,11 @@ static struct kvm_cpuid_entry2 *pmu_leaf(struct vcpu *v)
 
 static u32 any_width(struct fuzzer *f, u64 mask)
 {
-	return one_in(f, 4) ? below(f, 65) : __builtin_popcountll(mask);
+	u32 width = __builtin_popcountll(mask);
+
+	if (!one_in(f, 4))
+		return width;
+	return options.wild || !facts.mediated ? below(f, 65) : width + below(f, 16);
 }
 
 static void make_leaf(struct fuzzer *f, u32 *eax, u32 *edx)
@@ -1974,6 +2075,18 @@ static void add_vcpu(struct fuzzer *f)
 	f->nr_vcpus++;
 }
 
+static void destroy_vm(struct fuzzer *f)
+{
+	int i;
+
+	for (i = 0; i < f->nr_vcpus; i++) {
+		f->counts[EXACT] += f->vcpus[i].model.nr_exact;
+		f->counts[OVERFLOWS] += f->vcpus[i].model.nr_overflows;
+	}
+	kvm_vm_free(f->vm);
+	f->vm = NULL;
+}
+
 static void create_vm(struct fuzzer *f, int nr_vcpus)
 {
 	f->vm = vm_create(nr_vcpus);
@@ -2012,7 +2125,7 @@ static void create_any_vm(struct fuzzer *f)
 							any_value(f, &f->vcpus[i].model,
 								  CAPABILITIES)));
 	}
-	f->batches_left = 20 + below(f, 100);
+	f->batches_left = 10 + below(f, 80);
 }
 
 /* All that a VMM saves, PERF_CAPABILITIES first, as it resets the others. */
@@ -2041,7 +2154,6 @@ static void save_and_restore(struct fuzzer *f)
 {
 	struct msr_list lists[MAX_VCPUS] = {};
 	struct vcpu old[MAX_VCPUS];
-	struct kvm_vm *vm = f->vm;
 	bool pmu_enabled = f->pmu_enabled;
 	struct filter filter = f->filter;
 	int i, nr = f->nr_vcpus;
@@ -2049,7 +2161,7 @@ static void save_and_restore(struct fuzzer *f)
 	for (i = 0; i < nr; i++)
 		save_msrs(f, &f->vcpus[i], &lists[i]);
 	memcpy(old, f->vcpus, sizeof(old));
-	kvm_vm_free(vm);
+	destroy_vm(f);
 
 	f->vm = vm_create(nr);
 	f->nr_vcpus = 0;
@@ -2180,10 +2292,8 @@ static void *fuzz(void *arg)
 	u64 next_report = 0;
 
 	while (f->done < f->nr_ops) {
-		if (f->vm && !f->batches_left) {
-			kvm_vm_free(f->vm);
-			f->vm = NULL;
-		}
+		if (f->vm && !f->batches_left)
+			destroy_vm(f);
 		if (!f->vm)
 			create_any_vm(f);
 		do_something(f);
@@ -2193,7 +2303,7 @@ static void *fuzz(void *arg)
 			next_report += f->nr_ops / 20;
 		}
 	}
-	kvm_vm_free(f->vm);
+	destroy_vm(f);
 	return NULL;
 }
 
@@ -2287,7 +2397,7 @@ static void run_fuzzers(void)
 
 static void help(const char *name)
 {
-	printf("usage: %s [-s SEED] [-n OPERATIONS] [-t THREADS] [-v] [-T FROM]\n", name);
+	printf("usage: %s [-s SEED] [-n OPERATIONS] [-t THREADS] [-v] [-w] [-T FROM]\n", name);
 }
 
 static void parse_options(int argc, char *argv[])
@@ -2295,7 +2405,7 @@ static void parse_options(int argc, char *argv[])
 	int opt;
 
 	options.seed = time(NULL);
-	while ((opt = getopt(argc, argv, "hs:n:t:vT:")) != -1) {
+	while ((opt = getopt(argc, argv, "hs:n:t:vwT:")) != -1) {
 		switch (opt) {
 		case 's':
 			options.seed = strtoull(optarg, NULL, 0);
@@ -2305,6 +2415,9 @@ static void parse_options(int argc, char *argv[])
 			break;
 		case 't':
 			options.nr_threads = atoi_positive("Number of threads", optarg);
+			break;
+		case 'w':
+			options.wild = true;
 			break;
 		case 'T':
 			options.trace_from = strtoull(optarg, NULL, 0);
