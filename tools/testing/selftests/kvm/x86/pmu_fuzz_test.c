@@ -479,16 +479,6 @@ static void kvm_drops_cond_changed(struct model *m)
 }
 
 /*
- * If counter 3 and PERF_METRICS read as zero, KVM doesn't clear them when it
- * switches to another vCPU.  But if the guest wrote counter 3 last, the slots behind
- * the fractions can still be there, and show as soon as the next one writes it.
- */
-static bool kvm_may_leave_hidden_metrics(const struct model *m)
-{
-	return m->has_metrics;
-}
-
-/*
  * Without the mediated vPMU, KVM learns of an overflow by an interrupt of the
  * perf event behind the counter, which can come after the guest has read the
  * counter.  And if the guest writes to a counter while it counts, then KVM makes
@@ -649,7 +639,7 @@ static void count_up(struct model *m, struct counter *c, int bit, u64 mask, u64 
 /* PERF_METRICS means something only relative to counter 3. */
 static void slots_have_changed(struct model *m)
 {
-	if (!m->metrics_clear || kvm_may_leave_hidden_metrics(m))
+	if (!m->metrics_clear)
 		m->metrics_known = false;
 }
 
@@ -1370,6 +1360,8 @@ static u32 any_rdpmc_index(struct fuzzer *f)
 /* Hostile guest. */
 
 #define NR_OVERFLOW_STEPS	9
+#define NR_LEAVING_STEPS	3
+#define NR_LOOK_STEPS		2
 
 static void make_op(struct fuzzer *f, const struct model *m, struct op *op)
 {
@@ -1443,19 +1435,54 @@ static void make_overflow(struct fuzzer *f, const struct model *m, struct op *op
 	}
 }
 
+/*
+ * PERF_METRICS are fractions of counter 3.  Before another vCPU runs, leave slots in
+ * the fractions of a counter that reads as zero, or don't...
+ */
+static void make_leavings(struct fuzzer *f, struct op *op)
+{
+	u64 metrics = one_in(f, 2) ? 0 : next_random(f) & ~facts.metrics_rsvd;
+	const struct op steps[NR_LEAVING_STEPS] = {
+		{ WRMSR, 0, MSR_CORE_PERF_FIXED_CTR3, 1 + below(f, 1000000) },
+		{ WRMSR, 0, MSR_PERF_METRICS, metrics },
+		{ WRMSR, 0, MSR_CORE_PERF_FIXED_CTR3, 0 },
+	};
+
+	memcpy(op, steps, sizeof(steps));
+}
+
+/* ... and look whether they are somebody else's fractions then. */
+static void make_look(struct fuzzer *f, struct op *op)
+{
+	const struct op steps[NR_LOOK_STEPS] = {
+		{ WRMSR, 0, MSR_CORE_PERF_FIXED_CTR3, 1 + below(f, 1000000) },
+		{ RDMSR, 0, MSR_PERF_METRICS },
+	};
+
+	memcpy(op, steps, sizeof(steps));
+}
+
 static void make_batch(struct fuzzer *f, struct vcpu *v)
 {
 	struct batch *batch = v->batch;
-	u32 i;
+	u32 i = 0;
 
-	batch->nr = 1 + below(f, MAX_OPS);
-	for (i = 0; i < batch->nr; i++) {
+	batch->nr = NR_LOOK_STEPS + below(f, MAX_OPS - NR_LOOK_STEPS - NR_LEAVING_STEPS);
+	if (one_in(f, 4)) {
+		make_look(f, batch->ops);
+		i = NR_LOOK_STEPS;
+	}
+	for (; i < batch->nr; i++) {
 		if (i + NR_OVERFLOW_STEPS <= batch->nr && one_in(f, 100)) {
 			make_overflow(f, &v->model, &batch->ops[i]);
 			i += NR_OVERFLOW_STEPS - 1;
 		} else {
 			make_op(f, &v->model, &batch->ops[i]);
 		}
+	}
+	if (one_in(f, 4)) {
+		make_leavings(f, &batch->ops[batch->nr]);
+		batch->nr += NR_LEAVING_STEPS;
 	}
 }
 

@@ -692,7 +692,6 @@ TEST_F(pairs, count)
  * Let both vCPUs run, without exits of their own, and disturb them.  This thread
  * shares the CPU, and so can go on only if it preempts one of them.
  */
-#define DISTURBANCES	16
 #define MIN_ROUNDS	2
 
 static u64 rounds(struct worker *worker)
@@ -702,6 +701,7 @@ static u64 rounds(struct worker *worker)
 
 struct disturbance {
 	void (*disturb)(struct worker workers[2], int i, int cpus[2]);
+	int times;
 	int cpus[2];
 };
 
@@ -717,7 +717,7 @@ static void run_both_freely(struct worker workers[2], void *data)
 		set_mode(&workers[i], RUN_FREELY);
 		sem_post(&workers[i].go);
 	}
-	for (i = 0; i < DISTURBANCES || rounds(&workers[0]) < goal[0] ||
+	for (i = 0; i < disturbance->times || rounds(&workers[0]) < goal[0] ||
 	     rounds(&workers[1]) < goal[1]; i++) {
 		nanosleep(&pause, NULL);
 		disturbance->disturb(workers, i, disturbance->cpus);
@@ -735,7 +735,7 @@ static void interrupt_one(struct worker workers[2], int i, int cpus[2])
 
 TEST_F(pairs, run_freely)
 {
-	struct disturbance signals = { .disturb = interrupt_one };
+	struct disturbance signals = { .disturb = interrupt_one, .times = 16 };
 
 	test_each_pair(self->workers, run_both_freely, &signals);
 	TEST_ASSERT(self->workers[0].interrupted && self->workers[1].interrupted,
@@ -750,7 +750,7 @@ static void swap_cpus(struct worker workers[2], int i, int cpus[2])
 
 TEST_F(pairs, swap_cpus)
 {
-	struct disturbance swaps = { .disturb = swap_cpus };
+	struct disturbance swaps = { .disturb = swap_cpus, .times = 5 };
 	cpu_set_t allowed;
 
 	TEST_ASSERT(!sched_getaffinity(getppid(), sizeof(allowed), &allowed),

@@ -121,9 +121,11 @@ TEST_F(nested, l2_shares_metrics)
 	run_to_done(self->vcpu);
 }
 
+/* KVM intercepts a vCPU's first write, and looks at L1's bitmap at VM entries. */
 static void l1_accesses(struct vmx_pages *vmx)
 {
 	prepare_l2(vmx);
+	write_pattern(PATTERN_SLOTS, PATTERN_METRICS);
 	run_l2(guest_accesses, EXIT_VMCALL);
 	GUEST_FAIL("L2 came back");
 }

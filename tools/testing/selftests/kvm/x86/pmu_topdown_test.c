@@ -235,6 +235,27 @@ TEST_F(slots, overflow_interrupts)
 	run_guest_code(self->vcpu, guest_slots_overflow);
 }
 
+/*
+ * CondChgd (bit 63) can be read and cleared, but not be set by software.  It must
+ * not keep the other bits from being loaded, nor make KVM fault on the host.
+ */
+static void guest_status(void)
+{
+	u64 status = rdmsr(MSR_CORE_PERF_GLOBAL_STATUS) & ~BIT_ULL(63);
+
+	__GUEST_ASSERT(status == SLOTS_ENABLE,
+		       "GLOBAL_STATUS is 0x%lx but for bit 63, want 0x%lx",
+		       status, (u64)SLOTS_ENABLE);
+	GUEST_DONE();
+}
+
+TEST_F(slots, status_survives_condchgd)
+{
+	vcpu_set_msr(self->vcpu, MSR_CORE_PERF_GLOBAL_STATUS,
+		     SLOTS_ENABLE | BIT_ULL(63));
+	run_guest_code(self->vcpu, guest_status);
+}
+
 /* PERF_METRICS, on a vCPU that has all of it. */
 
 FIXTURE(metrics) {
@@ -851,6 +872,27 @@ TEST_F(metrics, rdpmc_in_user_mode)
 	run_user_mode_test(self->vcpu, guest_user_mode);
 }
 
+#define GP_PATTERN	0x5a5a5a00
+
+static void guest_leave_counters(void)
+{
+	int i, nr_gp = this_cpu_property(X86_PROPERTY_PMU_NR_GP_COUNTERS);
+
+	for (i = 0; i < nr_gp; i++)
+		wrmsr(MSR_IA32_PERFCTR0 + i, GP_PATTERN + i);
+	guest_survive_ucall();
+}
+
+/* Other counters can hold what the host's perf has left there. */
+static void assert_no_gp_pattern(void)
+{
+	int i, nr_gp = kvm_cpu_property(X86_PROPERTY_PMU_NR_GP_COUNTERS);
+
+	for (i = 0; i < nr_gp; i++)
+		TEST_ASSERT(raw_rdpmc(i) != GP_PATTERN + i,
+			    "The host's user mode reads the guest's counter %d", i);
+}
+
 TEST_F(metrics, host_user_mode_sees_nothing)
 {
 	int i;
@@ -860,13 +902,56 @@ TEST_F(metrics, host_user_mode_sees_nothing)
 	pin_self_to_any_cpu();
 	REQUIRE(!host_counts_slots(), "Somebody counts slots on the host");
 
-	start_guest(self->vcpu, guest_survive_ucall);
+	start_guest(self->vcpu, guest_leave_counters);
 	for (i = 0; i < 2 * NR_STOPS; i++) {
 		run_to_sync(self->vcpu, NULL);
 		TEST_ASSERT_EQ(raw_rdpmc(RDPMC_SLOTS), 0);
 		TEST_ASSERT_EQ(raw_rdpmc(RDPMC_METRICS), 0);
+		assert_no_gp_pattern();
 	}
 	run_to_done(self->vcpu);
+}
+
+/*
+ * While counter 3 is zero, so are its fractions, but the slots behind them are
+ * still there.  They must not show when the next vCPU writes the counter.
+ */
+static void guest_zero_counter_last(void)
+{
+	for (;;) {
+		write_pattern(PATTERN_SLOTS, PATTERN_METRICS);
+		wrmsr(MSR_CORE_PERF_FIXED_CTR3, 0);
+		GUEST_SYNC(0);
+	}
+}
+
+static void guest_write_counter_only(void)
+{
+	int i;
+
+	for (i = 0; i < NR_STOPS; i++) {
+		GUEST_ASSERT_EQ(rdpmc(RDPMC_METRICS), 0);
+		wrmsr(MSR_CORE_PERF_FIXED_CTR3, PATTERN_SLOTS);
+		__GUEST_ASSERT(!rdpmc(RDPMC_METRICS),
+			       "Turn %d: PERF_METRICS is 0x%lx, never written here",
+			       i, rdpmc(RDPMC_METRICS));
+		wrmsr(MSR_CORE_PERF_FIXED_CTR3, 0);
+		GUEST_SYNC(1);
+	}
+	GUEST_DONE();
+}
+
+TEST_F(metrics, neighbour_inherits_nothing)
+{
+	struct kvm_vcpu *neighbour = create_vcpu(FULL);
+
+	pin_self_to_any_cpu();
+	start_guest(neighbour, guest_zero_counter_last);
+	start_guest(self->vcpu, guest_write_counter_only);
+	do {
+		TEST_ASSERT_EQ(run_to_sync(neighbour, NULL), 0);
+	} while (run_to_sync(self->vcpu, NULL) != -1);
+	kvm_vm_free(neighbour->vm);
 }
 
 /* A vCPU with PERF_METRICS but fewer general purpose counters than the host. */
