@@ -26,7 +26,8 @@
  *	   by the rule above.  When counter 3 becomes zero by that, so do the
  *	   metrics.
  *   nested	   The guest comes back on another VMCS than it left, so a nested VM
- *	   entry or exit was emulated.  Then GLOBAL_CTRL may have been loaded.
+ *	   entry or exit was emulated, or it left by VMLAUNCH or VMRESUME,
+ *	   which can load MSRs and then fail.  GLOBAL_CTRL may have been loaded.
  *	   Not so counters and status: no control loads these, and a guest
  *	   that does so by its MSR lists is one that the reader of the
  *	   truth file has to be told of, as is a hypervisor's user who writes
@@ -66,6 +67,8 @@
 
 /* Basic exit reasons, SDM vol. 3, appendix C. */
 #define EXIT_EXCEPTION_NMI	0
+#define EXIT_VMLAUNCH		20
+#define EXIT_VMRESUME		24
 #define EXIT_WRMSR		32
 
 #define VECTOR_NMI		2
@@ -338,6 +341,13 @@ static bool line_allowed(struct pmu *pmu)
 	return pmu->machine->registry->lost_lines++ < MAX_LINES;
 }
 
+static bool is_nested(const struct pmu *pmu, const struct guest *guest)
+{
+	return guest->vmcs != pmu->context.vmcs ||
+	       guest->exit.reason == EXIT_VMLAUNCH ||
+	       guest->exit.reason == EXIT_VMRESUME;
+}
+
 static void report_lost(struct pmu *pmu, const struct guest *guest,
 			unsigned int index, uint64_t was, uint64_t is)
 {
@@ -352,7 +362,7 @@ static void report_lost(struct pmu *pmu, const struct guest *guest,
 	name_of(&line, index);
 	line_add(&line, "\",\"exit_value\":\"0x%" PRIx64 "\",\"entry_value\":\"0x%"
 		 PRIx64 "\",\"nested\":%s", was, is,
-		 guest->vmcs != pmu->context.vmcs ? "true" : "false");
+		 is_nested(pmu, guest) ? "true" : "false");
 	line_add(&line, ",\"user\":%s",
 		 guest->user_entries != pmu->machine->registry->user_entries ?
 		 "true" : "false");
@@ -389,7 +399,7 @@ static void compare(struct pmu *pmu, struct guest *guest)
 	struct held is = guest->held;
 	struct change change = {
 		.guest = guest, .was = &guest->held, .is = &is,
-		.nested = guest->vmcs != pmu->context.vmcs,
+		.nested = is_nested(pmu, guest),
 	};
 	enum explanation explanation;
 	unsigned int i;

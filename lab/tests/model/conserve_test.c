@@ -612,6 +612,30 @@ static void nested(void **state)
 	rig_free(rig);
 }
 
+/* Those that fail have loaded the MSRs that came before the invalid one. */
+static void failed_nested_entry(void **state)
+{
+	static const unsigned int reasons[] = { 20, 24 };	/* VMLAUNCH, VMRESUME */
+	struct rig *rig = guest_that_left(CPUID);
+	unsigned int i;
+
+	(void)state;
+	vm_entry(rig, A);
+	for (i = 0; i < 2; i++) {
+		vm_exit(rig, reasons[i]);
+		wr(rig, 0x38f, 0xf + i);
+		vm_entry(rig, A);
+		expect_lost(rig, 0);
+	}
+	assert_int_equal(audited(rig, "by_nesting"), 2);
+	vm_exit(rig, 24);
+	wr(rig, 0x30a, 0x99);
+	vm_entry(rig, A);
+	expect_lost(rig, 1);
+	assert_non_null(strstr(last_line(rig, "lost"), "\"nested\":true"));
+	rig_free(rig);
+}
+
 /* An identity that is used again is another guest, a moved guest is not. */
 static void lives(void **state)
 {
@@ -833,6 +857,7 @@ int main(void)
 		cmocka_unit_test(own_writes_of_the_pair),
 		cmocka_unit_test(own_write_and_instruction),
 		cmocka_unit_test(nested),
+		cmocka_unit_test(failed_nested_entry),
 		cmocka_unit_test(lives),
 		cmocka_unit_test(departed),
 		cmocka_unit_test(msr_store_list),
