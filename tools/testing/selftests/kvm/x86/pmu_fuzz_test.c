@@ -37,6 +37,7 @@
 #include "kvm_util.h"
 #include "pmu.h"
 #include "processor.h"
+#include "user_mode.h"
 
 #define MAX_GP			8
 #define MAX_FIXED		4
@@ -126,14 +127,6 @@ static void __aligned(128) __attribute__((naked)) user_insns(void)
 
 #define INSN_LEN	2
 #define FEP_LEN		5
-
-#define USER_CS		(0x28 | 3)
-#define USER_DS		(0x30 | 3)
-#define KERNEL_CS	0x8
-
-/* 64-bit code and data segments of DPL 3, present, flat, accessed. */
-#define USER_CS_DESC	0x00affb000000ffffull
-#define USER_DS_DESC	0x00cff3000000ffffull
 
 /*
  * #GP or #UD.  From user mode go back to in_user_mode(), whose stack and address
@@ -2051,34 +2044,6 @@ static void interrupt_run(struct fuzzer *f, struct vcpu *v)
 
 /* VMs and vCPUs. */
 
-static void map_for_user(struct kvm_vm *vm, gva_t gva)
-{
-	u64 *table = addr_gpa2hva(vm, vm->mmu.pgd);
-	int level;
-	u64 *pte;
-
-	for (level = vm->mmu.pgtable_levels; level > 0; level--) {
-		pte = &table[(gva >> PG_LEVEL_SHIFT(level)) & 0x1ff];
-		*pte |= PTE_USER_MASK(&vm->mmu);
-		if (level > 1)
-			table = addr_gpa2hva(vm, PTE_GET_PA(*pte));
-	}
-}
-
-static void prepare_guest(struct kvm_vm *vm)
-{
-	u64 *gdt = addr_gva2hva(vm, vm->arch.gdt);
-	void *tss = addr_gva2hva(vm, vm->arch.tss);
-	u64 rsp0 = vm_alloc_page(vm) + getpagesize();
-
-	gdt[USER_CS >> 3] = USER_CS_DESC;
-	gdt[USER_DS >> 3] = USER_DS_DESC;
-	memcpy(tss + 4, &rsp0, sizeof(rsp0));
-	map_for_user(vm, (gva_t)user_insns);
-	vm_install_exception_handler(vm, GP_VECTOR, guest_fault);
-	vm_install_exception_handler(vm, UD_VECTOR, guest_fault);
-}
-
 /* By default, a vCPU has all that KVM supports. */
 static void add_vcpu(struct fuzzer *f)
 {
@@ -2122,7 +2087,7 @@ static void create_vm(struct fuzzer *f, int nr_vcpus)
 	configure_vm(f);
 	while (nr_vcpus--)
 		add_vcpu(f);
-	prepare_guest(f->vm);
+	prepare_user_mode(f->vm, user_insns, guest_fault);
 	f->counts[VMS]++;
 }
 
@@ -2197,7 +2162,7 @@ static void save_and_restore(struct fuzzer *f)
 		vm_enable_cap(f->vm, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE);
 	for (i = 0; i < nr; i++)
 		add_vcpu(f);
-	prepare_guest(f->vm);
+	prepare_user_mode(f->vm, user_insns, guest_fault);
 
 	for (i = 0; i < nr; i++) {
 		set_cpuid(f, &f->vcpus[i], old[i].model.leaf_eax, old[i].model.leaf_edx,

@@ -21,6 +21,7 @@
  * the reason.
  */
 #include "pmu_topdown.h"
+#include "user_mode.h"
 
 /* Enumeration. */
 
@@ -740,14 +741,6 @@ TEST_F(metrics, event_filter_while_running)
 
 /* RDPMC at CPL 3. */
 
-#define USER_CS		(0x28 | 3)
-#define USER_DS		(0x30 | 3)
-#define KERNEL_CS	0x8
-
-/* 64-bit code and data segments of DPL 3, present, flat, accessed. */
-#define USER_CS_DESC	0x00affb000000ffffull
-#define USER_DS_DESC	0x00cff3000000ffffull
-
 /* Ends with an exception in any case: #GP if RDPMC fails, else #UD. */
 static void __aligned(64) __attribute__((naked)) user_rdpmc(void)
 {
@@ -835,34 +828,9 @@ static void guest_user_mode(void)
 	GUEST_DONE();
 }
 
-static void map_for_user(struct kvm_vm *vm, gva_t gva)
-{
-	u64 *table = addr_gpa2hva(vm, vm->mmu.pgd);
-	int level;
-	u64 *pte;
-
-	for (level = vm->mmu.pgtable_levels; level > 0; level--) {
-		pte = &table[(gva >> PG_LEVEL_SHIFT(level)) & 0x1ff];
-		*pte |= PTE_USER_MASK(&vm->mmu);
-		if (level > 1)
-			table = addr_gpa2hva(vm, PTE_GET_PA(*pte));
-	}
-}
-
 static void run_user_mode_test(struct kvm_vcpu *vcpu, void *guest_code)
 {
-	struct kvm_vm *vm = vcpu->vm;
-	u64 *gdt = addr_gva2hva(vm, vm->arch.gdt);
-	void *tss = addr_gva2hva(vm, vm->arch.tss);
-	u64 rsp0 = vm_alloc_page(vm) + getpagesize();
-
-	gdt[USER_CS >> 3] = USER_CS_DESC;
-	gdt[USER_DS >> 3] = USER_DS_DESC;
-	memcpy(tss + 4, &rsp0, sizeof(rsp0));
-	map_for_user(vm, (gva_t)user_rdpmc);
-
-	vm_install_exception_handler(vm, GP_VECTOR, guest_user_exit);
-	vm_install_exception_handler(vm, UD_VECTOR, guest_user_exit);
+	prepare_user_mode(vcpu->vm, user_rdpmc, guest_user_exit);
 	start_guest(vcpu, guest_code);
 	TEST_ASSERT_EQ(run_to_sync(vcpu, NULL), -1);
 }
