@@ -364,6 +364,59 @@ TEST_F(metrics, follow_workload)
 	run_guest_code(self->vcpu, guest_metrics_follow_workload);
 }
 
+/*
+ * Spend as many slots on one thing as then on another, the latter in pieces far
+ * smaller than 1/255 of all.  Exits in between don't count, so they mustn't make a
+ * difference, either.
+ */
+#define NR_PIECES	2000
+
+static u64 guest_measure_halves(bool exits)
+{
+	u64 half;
+	int i;
+
+	start_counting(PMU_GLOBAL_CTRL_PERF_METRICS);
+	for (i = 0; i < NR_PIECES; i++)
+		mispredict(50);
+	half = rdpmc(RDPMC_SLOTS);
+	while (rdpmc(RDPMC_SLOTS) < 2 * half) {
+		retire(20);
+		if (exits)
+			this_cpu_has(X86_FEATURE_XMM);
+	}
+	stop_counting();
+
+	return rdpmc(RDPMC_METRICS);
+}
+
+/*
+ * What the host does in an exit costs the guest some cache lines and predictions,
+ * at most a few dozen of the thousands of slots of a piece.  A field that stopped
+ * moving after the first half would be off by half the difference of the two kinds
+ * of work, see DISTINCT.
+ */
+#define SIMILAR		(DISTINCT / 2)
+
+static void guest_exits_change_nothing(void)
+{
+	u64 without = guest_measure_halves(false);
+	u64 with = guest_measure_halves(true);
+	int i;
+
+	for (i = RETIRING; i <= BE_BOUND; i++)
+		__GUEST_ASSERT(field(with, i) <= field(without, i) + SIMILAR &&
+			       field(without, i) <= field(with, i) + SIMILAR,
+			       "Field %d of PERF_METRICS: 0x%lx with exits, 0x%lx without",
+			       i, with, without);
+	GUEST_DONE();
+}
+
+TEST_F(metrics, precise_after_exits)
+{
+	run_guest_code(self->vcpu, guest_exits_change_nothing);
+}
+
 /* Nothing counts unless all of the enables are set. */
 static void guest_metrics_need_enable(void)
 {
@@ -878,6 +931,153 @@ TEST_F(metrics, host_user_mode_sees_nothing)
 		assert_no_gp_pattern();
 	}
 	run_to_done(self->vcpu);
+}
+
+/*
+ * KVM may leave the pair where it is while nobody can read it.  The task whose vCPU
+ * it was becomes able to...
+ */
+TEST_F(metrics, rdpmc_enabled_later_sees_nothing)
+{
+	pin_self_to_any_cpu();
+	start_guest(self->vcpu, guest_survive_ucall);
+	run_to_sync(self->vcpu, NULL);
+
+	REQUIRE(allow_host_rdpmc(), "perf doesn't let user mode execute RDPMC");
+	REQUIRE(!host_counts_slots(), "Somebody counts slots on the host");
+	TEST_ASSERT_EQ(raw_rdpmc(RDPMC_SLOTS), 0);
+	TEST_ASSERT_EQ(raw_rdpmc(RDPMC_METRICS), 0);
+	run_to_done(self->vcpu);
+}
+
+/* ... or another task on the CPU is. */
+struct reading {
+	u64 slots;
+	u64 metrics;
+};
+
+static bool read_all(int fd, void *data, size_t size)
+{
+	return read(fd, data, size) == size;
+}
+
+static void read_registers_when_told(int request, int reply)
+{
+	struct reading reading;
+	bool able = allow_host_rdpmc() && !host_counts_slots();
+	char c;
+
+	if (write(reply, &able, sizeof(able)) != sizeof(able) || !able)
+		_exit(1);
+
+	while (read_all(request, &c, 1)) {
+		reading.slots = raw_rdpmc(RDPMC_SLOTS);
+		reading.metrics = raw_rdpmc(RDPMC_METRICS);
+		if (write(reply, &reading, sizeof(reading)) != sizeof(reading))
+			break;
+	}
+	_exit(0);
+}
+
+TEST_F(metrics, other_tasks_see_nothing)
+{
+	int request[2], reply[2], i;
+	struct reading reading;
+	bool able = false;
+	pid_t child;
+
+	pin_self_to_any_cpu();
+	TEST_ASSERT(!pipe(request) && !pipe(reply), "pipe() failed");
+	child = fork();
+	TEST_ASSERT(child >= 0, "fork() failed");
+	if (!child) {
+		close(request[1]);
+		read_registers_when_told(request[0], reply[1]);
+	}
+	close(reply[1]);
+	REQUIRE(read_all(reply[0], &able, sizeof(able)) && able,
+		"perf doesn't let user mode execute RDPMC, or somebody counts slots");
+
+	start_guest(self->vcpu, guest_survive_ucall);
+	for (i = 0; i < 2 * NR_STOPS; i++) {
+		run_to_sync(self->vcpu, NULL);
+		TEST_ASSERT(write(request[1], "", 1) == 1 &&
+			    read_all(reply[0], &reading, sizeof(reading)),
+			    "The other task is gone");
+		TEST_ASSERT_EQ(reading.slots, 0);
+		TEST_ASSERT_EQ(reading.metrics, 0);
+	}
+	run_to_done(self->vcpu);
+	close(request[1]);
+	waitpid(child, NULL, 0);
+}
+
+static void guest_leave_pattern(void)
+{
+	write_pattern(PATTERN_SLOTS, PATTERN_METRICS);
+	GUEST_DONE();
+}
+
+static void guest_find_nothing(void)
+{
+	assert_pattern(0, 0);
+	GUEST_DONE();
+}
+
+/* A new vCPU isn't the one that had its place in the host's memory before. */
+TEST_F(metrics, successor_inherits_nothing)
+{
+	int i;
+
+	pin_self_to_any_cpu();
+	for (i = 0; i < NR_STOPS; i++) {
+		struct kvm_vcpu *vcpu = create_vcpu(FULL);
+
+		run_guest_code(vcpu, guest_leave_pattern);
+		kvm_vm_free(vcpu->vm);
+
+		vcpu = create_vcpu(FULL);
+		run_guest_code(vcpu, guest_find_nothing);
+		kvm_vm_free(vcpu->vm);
+	}
+}
+
+static u64 read_host_msr(int cpu, u32 msr)
+{
+	u64 val = ~0ull;
+	char path[32];
+	int fd;
+
+	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", cpu);
+	fd = open(path, O_RDONLY);
+	if (fd >= 0) {
+		TEST_ASSERT(pread(fd, &val, sizeof(val), msr) == sizeof(val),
+			    "Can't read MSR 0x%x of CPU %d", msr, cpu);
+		close(fd);
+	}
+	return val;
+}
+
+/* KVM has to clean up before it loses control of a CPU. */
+TEST_F(metrics, last_vm_leaves_nothing)
+{
+	int cpu = pin_self_to_any_cpu();
+	char buf[8];
+
+	REQUIRE(read_sysfs("/sys/module/kvm/parameters/enable_virt_at_load", buf, sizeof(buf)) &&
+		buf[0] == 'N', "kvm.enable_virt_at_load isn't N");
+	REQUIRE(read_host_msr(cpu, MSR_CORE_PERF_FIXED_CTR3) != ~0ull,
+		"Can't open /dev/cpu/%d/msr", cpu);
+
+	run_guest_code(self->vcpu, guest_leave_pattern);
+	TEST_ASSERT_EQ(read_host_msr(cpu, MSR_CORE_PERF_FIXED_CTR3), PATTERN_SLOTS);
+	TEST_ASSERT_EQ(read_host_msr(cpu, MSR_PERF_METRICS), PATTERN_METRICS);
+
+	/* There is another one for the teardown. */
+	kvm_vm_free(self->vcpu->vm);
+	TEST_ASSERT_EQ(read_host_msr(cpu, MSR_CORE_PERF_FIXED_CTR3), 0);
+	TEST_ASSERT_EQ(read_host_msr(cpu, MSR_PERF_METRICS), 0);
+	self->vcpu = create_vcpu(FULL);
 }
 
 /*
