@@ -497,6 +497,7 @@ void pmu_vmentry(struct pmu *pmu, const struct pmu_entry *entry)
 {
 	struct guest *guest = pmu->account->guest;
 
+	pmu->accesses.entries++;
 	if (!guest)
 		return;
 	if (entry->launch && entry->fresh && guest->cleared)
@@ -518,6 +519,7 @@ void pmu_vmexit(struct pmu *pmu, const struct pmu_exit *exit)
 
 	if (!pmu->context.nonroot)
 		return;
+	access_exit(pmu, exit->reason);
 	pmu->leaving = true;
 	if (!guest)
 		return;

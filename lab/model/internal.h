@@ -11,6 +11,7 @@
  *	truth.c		ground truth per owner
  *	audit.c		whose work a register holds, and who reads it
  *	conserve.c	what a guest gets back of what it left
+ *	access.c	how often the hypervisor accesses which register
  *
  * "SDM" is Intel's Software Developer's Manual, chapter numbers of volume 3B
  * as of 2023 to 2025 (chapter 20 or 21, "Performance Monitoring").  [HW] marks
@@ -65,6 +66,11 @@
 #define SEL_EN			BIT(22)
 #define SEL_INV			BIT(23)
 #define SEL_CMASK_SHIFT		24
+
+/* ECX[31:16] of RDPMC, the type (SDM vol. 2, RDPMC); ECX[15:0] is the index. */
+#define RDPMC_GP		0x0000
+#define RDPMC_METRICS		0x2000
+#define RDPMC_FIXED		0x4000
 
 /* One nibble of IA32_FIXED_CTR_CTRL. */
 #define FIXED_OS		BIT(0)
@@ -177,7 +183,7 @@ void truth_free(struct pmu *pmu);
 /* A line of JSON in the making; cut off rather than overrun. */
 struct line {
 	size_t length;
-	char text[4096];
+	char text[8192];	/* the longest, "accesses", has some 300 counts */
 };
 
 void line_add(struct line *line, const char *format, ...)
@@ -291,6 +297,33 @@ void conserve_write(struct pmu *pmu, unsigned int bit, uint64_t from, uint64_t t
 void conserve_close(struct pmu *pmu);
 unsigned int held_index(unsigned int bit);
 
+/* access.c: what the hypervisor did with the PMU */
+#define NR_MSRS		0x601	/* MSR_DS_AREA is the last one here */
+#define NR_REASONS	128	/* basic exit reasons; the SDM has some 80 */
+#define NR_FIELDS	2
+
+enum msr_access {
+	RDMSR,
+	WRMSR,
+	STORED,			/* by a VM exit */
+	LOADED,			/* by a VM entry or VM exit */
+	NR_MSR_ACCESSES
+};
+
+struct accesses {
+	uint64_t entries;
+	uint64_t exits[NR_REASONS];
+	uint64_t msr[NR_MSR_ACCESSES][NR_MSRS];
+	uint64_t rdpmc[64];	/* bits as in IA32_PERF_GLOBAL_CTRL */
+	uint64_t field[2][NR_FIELDS];	/* VMREAD, VMWRITE */
+};
+
+void access_rdmsr(struct pmu *pmu, uint32_t msr);
+void access_wrmsr(struct pmu *pmu, uint32_t msr);
+void access_rdpmc(struct pmu *pmu, unsigned int bit);
+void access_exit(struct pmu *pmu, unsigned int reason);
+void access_emit(struct pmu *pmu, const char *head);
+
 /* pmu.c */
 struct counter {
 	uint64_t value;
@@ -326,6 +359,7 @@ struct pmu {
 
 	struct pmu_context context;
 	bool leaving;		/* VM exit under way: the CPU reads, for the hypervisor */
+	bool switching;		/* MSRs are accessed by a VM entry or VM exit */
 	struct account root;	/* heads the list of accounts */
 	struct account spill;	/* for owners beyond memory */
 	struct account departed;	/* what guests held that are no more */
@@ -334,6 +368,7 @@ struct pmu {
 	const struct account *pmi_guest;	/* that a PMI is on its way for, or NULL */
 	uint64_t pmi_overflow;			/* and why */
 	struct audit audit;
+	struct accesses accesses;
 	struct pmu *next;	/* of the registry */
 };
 

@@ -369,8 +369,9 @@ void pmu_set_context(struct pmu *pmu, const struct pmu_context *context)
 	set_deadline(pmu);
 }
 
-uint64_t pmu_global_ctrl(const struct pmu *pmu)
+uint64_t pmu_global_ctrl(struct pmu *pmu)
 {
+	pmu->accesses.msr[STORED][MSR_GLOBAL_CTRL]++;
 	return pmu->global_ctrl;
 }
 
@@ -381,6 +382,7 @@ bool pmu_global_ctrl_valid(const struct pmu *pmu, uint64_t value)
 
 void pmu_set_global_ctrl(struct pmu *pmu, uint64_t value)
 {
+	pmu->accesses.msr[LOADED][MSR_GLOBAL_CTRL]++;
 	pmu->global_ctrl = value;
 	pmu_configure(pmu);
 }

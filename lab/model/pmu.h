@@ -213,6 +213,12 @@ void pmu_vmentry(struct pmu *pmu, const struct pmu_entry *entry);
  */
 void pmu_vmexit(struct pmu *pmu, const struct pmu_exit *exit);
 
+/** pmu_set_switching() - from now on a VM entry or VM exit, not software, accesses MSRs */
+void pmu_set_switching(struct pmu *pmu, bool switching);
+
+/** pmu_vmcs_field() - VMREAD or, with @write, VMWRITE of a field in VMX root operation */
+void pmu_vmcs_field(struct pmu *pmu, uint32_t field, bool write);
+
 /** pmu_pmi_taken() - the CPU takes the interrupt that the last PMI became */
 void pmu_pmi_taken(struct pmu *pmu);
 
@@ -236,7 +242,7 @@ enum pmu_result pmu_wrmsr(struct pmu *pmu, uint32_t msr, uint64_t value);
 enum pmu_result pmu_rdpmc(struct pmu *pmu, uint32_t ecx, uint64_t *value);
 
 /** pmu_global_ctrl() - IA32_PERF_GLOBAL_CTRL, for the VM-exit save */
-uint64_t pmu_global_ctrl(const struct pmu *pmu);
+uint64_t pmu_global_ctrl(struct pmu *pmu);
 
 /** pmu_global_ctrl_valid() - no reserved bit set, for VM-entry checks */
 bool pmu_global_ctrl_valid(const struct pmu *pmu, uint64_t value);

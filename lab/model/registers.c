@@ -166,7 +166,7 @@ static uint64_t read_single(struct pmu *pmu, uint32_t msr)
 	return 0;	/* GLOBAL_STATUS_RESET and _SET read as 0 [HW] */
 }
 
-enum pmu_result pmu_rdmsr(struct pmu *pmu, uint32_t msr, uint64_t *value)
+static enum pmu_result read_register(struct pmu *pmu, uint32_t msr, uint64_t *value)
 {
 	unsigned int index;
 
@@ -190,6 +190,15 @@ enum pmu_result pmu_rdmsr(struct pmu *pmu, uint32_t msr, uint64_t *value)
 		return PMU_OK;
 	}
 	return PMU_NOT_MINE;
+}
+
+enum pmu_result pmu_rdmsr(struct pmu *pmu, uint32_t msr, uint64_t *value)
+{
+	enum pmu_result result = read_register(pmu, msr, value);
+
+	if (result == PMU_OK)
+		access_rdmsr(pmu, msr);
+	return result;
 }
 
 /* Counter @bit takes @value; what it held is gone. */
@@ -377,30 +386,34 @@ enum pmu_result pmu_wrmsr(struct pmu *pmu, uint32_t msr, uint64_t value)
 {
 	enum pmu_result result = write_register(pmu, msr, value);
 
-	if (result == PMU_OK)
+	if (result == PMU_OK) {
+		access_wrmsr(pmu, msr);
 		pmu_configure(pmu);
+	}
 	return result;
 }
 
-/* SDM vol. 2, RDPMC: ECX[31:16] is the type, ECX[15:0] the index. */
 enum pmu_result pmu_rdpmc(struct pmu *pmu, uint32_t ecx, uint64_t *value)
 {
 	unsigned int index = ecx & 0xffff;
 
 	switch (ecx >> 16) {
-	case 0x0000:
+	case RDPMC_GP:
 		if (index >= pmu->machine->gp_counters)
 			return PMU_GP;
+		access_rdpmc(pmu, index);
 		*value = read_gp(pmu, index);
 		return PMU_OK;
-	case 0x4000:
+	case RDPMC_FIXED:
 		if (!has_fixed(pmu, index))
 			return PMU_GP;
+		access_rdpmc(pmu, FIXED_SHIFT + index);
 		*value = read_fixed(pmu, index);
 		return PMU_OK;
-	case 0x2000:
+	case RDPMC_METRICS:
 		if (index || !pmu_has_metrics(pmu))
 			return PMU_GP;
+		access_rdpmc(pmu, METRICS_BIT);
 		*value = read_metrics(pmu);
 		return PMU_OK;
 	}

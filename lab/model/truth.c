@@ -12,7 +12,14 @@
  *	snapshot
  *		after each mark, with its id: the same of every owner on every
  *		CPU at that moment, for work that was spread over CPUs
- *	total	at power off, the same per CPU and owner
+ *	accesses
+ *		after the snapshots of a CPU, with the mark's id, and at power off without:
+ *		what VMX root operation did with the PMU since power on (access.c).
+ *		"entries" is VM entries, "exits" VM exits by basic reason; "rdmsr",
+ *		"wrmsr", "rdpmc" by register, "vmread" and "vmwrite" by field; "stored"
+ *		and "loaded" registers that VM entries and VM exits accessed themselves.
+ *		What is 0 is left out
+ *	total	at power off, the same as a snapshot per CPU and owner
  *	section	the host's process 1 began a program of its plan, or ended it:
  *		how many leaks and losses there were until then, on all CPUs
  *	leak	somebody read a register that holds another's work, or was told
@@ -217,11 +224,14 @@ void pmu_snapshot(struct pmu *pmu, uint64_t id)
 
 	snprintf(head, sizeof(head), "\"type\":\"snapshot\",\"id\":%" PRIu64, id);
 	emit_accounts(pmu, head);
+	snprintf(head, sizeof(head), ",\"id\":%" PRIu64, id);
+	access_emit(pmu, head);
 }
 
 void pmu_emit_totals(struct pmu *pmu)
 {
 	emit_accounts(pmu, "\"type\":\"total\"");
+	access_emit(pmu, "");
 	conserve_close(pmu);
 	audit_total(pmu);
 }
