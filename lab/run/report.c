@@ -80,7 +80,7 @@ static const struct {
 	{ "metrics_rounding", "rounding of its fields", false },
 };
 
-enum group { MAIN, LEVEL2, EXITS, OTHER };
+enum group { MAIN, LEVEL2, REWRITTEN, OTHER };
 
 struct row {
 	int who;			/* 0 is the host */
@@ -88,7 +88,7 @@ struct row {
 	int good, judged;		/* judged: its fractions, too */
 	bool has_slots, has_parts, has_samples;
 	unsigned int nr_parts;
-	json_int_t slots, true_slots, samples, exits;
+	json_int_t slots, true_slots, samples, exits, writes;
 	long part[NR_PARTS], true_part[NR_PARTS], difference;
 };
 
@@ -280,11 +280,11 @@ static void take_row(struct run *run, char *line, const char *where, bool whole)
 	row = &run->rows[run->nr_rows++];
 	*row = (struct row){ .slots = -1, .true_slots = -1, .samples = -1, .judged = 1 };
 	/* All of it stays: the strings belong to the object. */
-	if (json_unpack_ex(object, &error, 0, "{si ss ss sb ss s?I s?I s?I s?I s?b}", "who",
+	if (json_unpack_ex(object, &error, 0, "{si ss ss sb ss s?I s?I s?I s?I s?I s?b}", "who",
 			   &row->who, "shape", &row->shape, "workload", &row->workload,
 			   "good", &row->good, "why", &row->why, "slots", &row->slots,
 			   "true_slots", &row->true_slots, "samples", &row->samples,
-			   "exits", &row->exits, "judged", &row->judged))
+			   "exits", &row->exits, "writes", &row->writes, "judged", &row->judged))
 		errx(1, "%s: %s", where, error.text);
 	row->has_slots = row->slots >= 0;
 	if ((row->true_slots >= 0) != row->has_slots)
@@ -571,7 +571,7 @@ static enum group group_of(const struct row *row)
 	if (!row->has_parts)
 		return OTHER;
 	if (!row->judged)
-		return EXITS;
+		return REWRITTEN;
 	return row->nr_parts == NR_PARTS ? LEVEL2 : MAIN;
 }
 
@@ -794,9 +794,10 @@ static void put_row(const struct run *run, const struct row *row, bool level2)
 	put("</svg>\n<div class=\"diff\"><b>%s</b>points</div>\n", points(row->difference));
 	if (!row->good)
 		put("<p class=\"why\">&#x2717; Differs: %s</p>\n", e(row->why));
-	else if (group_of(row) == EXITS)
-		put("<p class=\"why inexact\">Fractions not judged: %s between two reads cost"
-		    " precision of the 8-bit fractions.</p>\n", plural(row->exits, "VM exit"));
+	else if (group_of(row) == REWRITTEN)
+		put("<p class=\"why inexact\">Fractions not judged: %s of PERF_METRICS by the host"
+		    " between two reads cost precision of the 8-bit fractions.</p>\n",
+		    plural(row->writes, "write"));
 	put("</div>\n");
 }
 
@@ -935,14 +936,14 @@ static void put_groups(const struct run *run)
 			   " PERF_METRICS, in full colour, and the rest, pale. The difference is the"
 			   " largest one of all eight fields.");
 	}
-	if (count_group(run, EXITS)) {
-		put("<h3>With many VM exits</h3>\n"
-		    "<p>KVM saves and restores 8 bits of each fraction. What the hardware knows beyond"
-		    " that is rounded at every exit that switches PMUs, until the next read resets"
-		    " it. The workload <em>exits</em> is made to show the worst of it. Slots are"
+	if (count_group(run, REWRITTEN)) {
+		put("<h3>With many writes of PERF_METRICS by the host</h3>\n"
+		    "<p>KVM can save and restore 8 bits of each fraction. What the hardware knows"
+		    " beyond that is rounded whenever others use the registers and KVM has to write"
+		    " them back, until the next read by the guest resets it. Slots are"
 		    " compared exactly here, too; fractions are not judged. See <em>Limits</em> in"
 		    " <code>Documentation/virt/kvm/x86/topdown.rst</code>.</p>\n");
-		put_figure(run, EXITS, "The upper bar is what perf says, the lower one the truth.");
+		put_figure(run, REWRITTEN, "The upper bar is what perf says, the lower one the truth.");
 	}
 }
 
@@ -1119,7 +1120,7 @@ static void judge(const struct run *run, struct verdict *verdict)
 			verdict->exact += row->slots == row->true_slots;
 		}
 		/* As lab/run/table does. */
-		if (!row->has_parts || group_of(row) == EXITS)
+		if (!row->has_parts || group_of(row) == REWRITTEN)
 			continue;
 		verdict->compared++;
 		if (row->difference > verdict->worst)

@@ -475,6 +475,12 @@ static void guest_userspace_access(void)
 	write_pattern(PATTERN_SLOTS, PATTERN_METRICS);
 	GUEST_SYNC(0);
 	assert_pattern(2 * PATTERN_SLOTS, PATTERN_METRICS_2);
+
+	/* The fractions may change with what they are fractions of. */
+	GUEST_SYNC(1);
+	GUEST_ASSERT_EQ(rdpmc(RDPMC_SLOTS), PATTERN_SLOTS);
+	GUEST_SYNC(2);
+	GUEST_ASSERT_EQ(rdpmc(RDPMC_METRICS), PATTERN_METRICS);
 	GUEST_DONE();
 }
 
@@ -490,6 +496,12 @@ TEST_F(metrics, userspace_reads_and_writes)
 
 	vcpu_set_msr(vcpu, MSR_CORE_PERF_FIXED_CTR3, 2 * PATTERN_SLOTS);
 	vcpu_set_msr(vcpu, MSR_PERF_METRICS, PATTERN_METRICS_2);
+	TEST_ASSERT_EQ(run_to_sync(vcpu, NULL), 1);
+
+	/* Each alone is a write, too. */
+	vcpu_set_msr(vcpu, MSR_CORE_PERF_FIXED_CTR3, PATTERN_SLOTS);
+	TEST_ASSERT_EQ(run_to_sync(vcpu, NULL), 2);
+	vcpu_set_msr(vcpu, MSR_PERF_METRICS, PATTERN_METRICS);
 	run_to_done(vcpu);
 }
 
