@@ -60,6 +60,9 @@ check-debug: packages	## the selftests on a kernel with KASAN, UBSAN, lockdep an
 check-fast: packages	## seconds, no kernel build: tests of model, lab and scripts, series, lint
 	$(Q)scripts/check fast
 
+bench: packages kernel kernel-base emulator image	## what a world switch costs: exact counts of PMU accesses, for four kernels
+	$(Q)lab/bench/bench
+
 mutants: packages kernel kernel-base emulator image	## break the series in known ways; a named test must notice each
 	$(Q)lab/run/mutants
 
@@ -110,7 +113,7 @@ endif
 
 # Every stage takes all processors by itself.
 .NOTPARALLEL:
-.PHONY: all demo report qemu check check-full check-debug check-fast mutants lint packages tree kernel kernel-base \
+.PHONY: all demo report qemu check check-full check-debug check-fast bench mutants lint packages tree kernel kernel-base \
 	kernel-debug emulator image boot refresh export clean help
 
 ##
