@@ -332,12 +332,12 @@ static double estimate(const struct measurement *m)
 	return cycles;
 }
 
-/* A count, and its ratio to @of unless that is 0. */
+/* A count, and its ratio to @of unless that is nothing but ticks. */
 static void print_cell(int width, int digits, double n, double of)
 {
 	char ratio[32] = "";
 
-	if (of)
+	if (of > (digits ? TICKS : 100 * TICKS))
 		snprintf(ratio, sizeof(ratio), "x%.2f", n / of);
 	printf("%*.*f %-6s", width, digits, n, ratio);
 }

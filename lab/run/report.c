@@ -3,7 +3,7 @@
  * Writes what some runs measured as one HTML page: pictures, numbers, versions
  * and excerpts of the consoles.
  *
- *	report [-s TOP] -o FILE RUN_DIR...
+ *	report [-s TOP] [-c COSTS]... -o FILE RUN_DIR...
  *
  * The page needs nothing but itself: no script, no other file, no network.  It
  * is XML, too, and the same input gives the same bytes.
@@ -14,6 +14,8 @@
  *	console.log	what the host and its guests said (lab/image/init.c)
  *	truth.jsonl	the ground truth (lab/model/truth.c)
  *	topdown.jsonl	the comparison, by "table -j"
+ *
+ * COSTS is a table of "make bench", shown as it is.
  *
  * A run whose kernel lies in a directory kernel-base is one without the series.
  * The machines' descriptions and the version of Bochs come from lab/machine and
@@ -124,6 +126,7 @@ static struct run *runs;
 static unsigned int nr_runs;
 static const char *top = ".";
 static char *bochs;
+static char *costs;
 static FILE *out;
 static char *new_file;
 
@@ -430,6 +433,14 @@ static void take_description(struct run *run, char *line, const char *where, boo
 	(void)where;
 	(void)whole;
 	run->description = text("%s%s\n", run->description ?: "", line);
+}
+
+static void take_costs(struct run *run, char *line, const char *where, bool whole)
+{
+	(void)run;
+	(void)where;
+	(void)whole;
+	costs = text("%s%s\n", costs ?: "", line);
 }
 
 static void read_run(struct run *run)
@@ -1188,8 +1199,20 @@ static void put_header(void)
 	for (i = 0; i < nr_runs; i++)
 		put("<li><a href=\"#%s\">%s%s</a></li>\n", run_id(&runs[i]),
 		    runs[i].series ? "" : "Without the series: ", e(machine_title(&runs[i])));
+	if (costs)
+		put("<li><a href=\"#costs\">What a world switch costs</a></li>\n");
 	put("<li><a href=\"#versions\">Versions and machines</a></li>\n"
 	    "<li><a href=\"#console\">Console</a></li>\n</ul></nav>\n</header>\n");
+}
+
+static void put_costs(void)
+{
+	put("<section id=\"costs\">\n<h2>What a world switch costs</h2>\n"
+	    "<p>How often KVM accesses registers of the PMU, counted by the emulator: what <code>make"
+	    " bench</code> printed. The cases, kernels, limits and weights are in"
+	    " <code>lab/bench</code>.</p>\n"
+	    "<pre tabindex=\"0\" role=\"region\" aria-label=\"What a world switch costs\">%s</pre>\n"
+	    "</section>\n", e(costs));
 }
 
 static void put_page(void)
@@ -1209,6 +1232,8 @@ static void put_page(void)
 	for (i = 0; i < nr_runs; i++)
 		if (!runs[i].series)
 			put_base(&runs[i]);
+	if (costs)
+		put_costs();
 	put("<section id=\"versions\">\n<h2>Versions and machines</h2>\n");
 	for (i = 0; i < nr_runs; i++)
 		put_versions(&runs[i]);
@@ -1251,15 +1276,16 @@ int main(int argc, char **argv)
 	const char *path = NULL;
 	int option;
 
-	while ((option = getopt(argc, argv, "s:o:")) >= 0) {
+	while ((option = getopt(argc, argv, "c:s:o:")) >= 0) {
 		switch (option) {
+		case 'c': read_lines(optarg, take_costs, NULL); break;
 		case 's': top = optarg; break;
 		case 'o': path = optarg; break;
 		default: return 1;
 		}
 	}
 	if (!path || optind == argc)
-		errx(1, "usage: report [-s TOP] -o FILE RUN_DIR...");
+		errx(1, "usage: report [-s TOP] [-c COSTS]... -o FILE RUN_DIR...");
 	read_bochs();
 	runs = need(calloc(argc - optind, sizeof(*runs)));
 	for (; optind < argc; optind++) {
