@@ -370,7 +370,7 @@ static void write_result(const struct run *run, double processor)
 		fprintf(file, "emulator=signal %d\n", WTERMSIG(run->emulator_status));
 	else
 		fprintf(file, "emulator=status %d\n", WEXITSTATUS(run->emulator_status));
-	fprintf(file, "wall=%.1f\nprocessor=%.1f\n", wall_now() - run->began, processor);
+	fprintf(file, "wall=%.1f\nprocessor=%.2f\n", wall_now() - run->began, processor);
 	if (fclose(file))
 		err(EXIT_LAB, "cannot write %s", path);
 }
