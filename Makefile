@@ -63,6 +63,9 @@ check-fast: packages	## seconds, no kernel build: tests of model, lab and script
 bench: packages kernel kernel-base emulator image	## what a world switch costs: exact counts of PMU accesses, for four kernels
 	$(Q)lab/bench/bench
 
+speed: packages kernel emulator image	## how fast the emulator is beside Debian's Bochs, in runs that take turns
+	$(Q)lab/bench/speed
+
 mutants: packages kernel kernel-base emulator image	## break the series in known ways; a named test must notice each
 	$(Q)lab/run/mutants
 
@@ -113,7 +116,7 @@ endif
 
 # Every stage takes all processors by itself.
 .NOTPARALLEL:
-.PHONY: all demo report qemu check check-full check-debug check-fast bench mutants lint packages tree kernel kernel-base \
+.PHONY: all demo report qemu check check-full check-debug check-fast bench speed mutants lint packages tree kernel kernel-base \
 	kernel-debug emulator image boot refresh export clean help
 
 ##
