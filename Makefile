@@ -66,6 +66,9 @@ bench: packages kernel kernel-base emulator image	## what a world switch costs: 
 speed: packages kernel emulator image	## how fast the emulator is beside Debian's Bochs, in runs that take turns
 	$(Q)lab/bench/speed
 
+precision: packages kernel emulator image	## how many VM exits cost how much precision: a curve
+	$(Q)lab/bench/precision
+
 mutants: packages kernel kernel-base emulator image	## break the series in known ways; a named test must notice each
 	$(Q)lab/run/mutants
 
@@ -116,7 +119,7 @@ endif
 
 # Every stage takes all processors by itself.
 .NOTPARALLEL:
-.PHONY: all demo report qemu check check-full check-debug check-fast bench speed mutants lint packages tree kernel kernel-base \
+.PHONY: all demo report qemu check check-full check-debug check-fast bench speed precision mutants lint packages tree kernel kernel-base \
 	kernel-debug emulator image boot refresh export clean help
 
 ##

@@ -3,7 +3,7 @@
  * Writes what some runs measured as one HTML page: pictures, numbers, versions
  * and excerpts of the consoles.
  *
- *	report [-s TOP] [-c COSTS]... -o FILE RUN_DIR...
+ *	report [-s TOP] [-c COSTS]... [-p PICTURE] -o FILE RUN_DIR...
  *
  * The page needs nothing but itself: no script, no other file, no network.  It
  * is XML, too, and the same input gives the same bytes.
@@ -15,7 +15,7 @@
  *	truth.jsonl	the ground truth (lab/model/truth.c)
  *	topdown.jsonl	the comparison, by "table -j"
  *
- * COSTS is a table of "make bench", shown as it is.
+ * COSTS is a table of "make bench", shown as it is, PICTURE the SVG of "make precision".
  *
  * A run whose kernel lies in a directory kernel-base is one without the series.
  * The machines' descriptions and the version of Bochs come from lab/machine and
@@ -126,7 +126,7 @@ static struct run *runs;
 static unsigned int nr_runs;
 static const char *top = ".";
 static char *bochs;
-static char *costs;
+static char *costs, *picture;
 static FILE *out;
 static char *new_file;
 
@@ -441,6 +441,14 @@ static void take_costs(struct run *run, char *line, const char *where, bool whol
 	(void)where;
 	(void)whole;
 	costs = text("%s%s\n", costs ?: "", line);
+}
+
+static void take_picture(struct run *run, char *line, const char *where, bool whole)
+{
+	(void)run;
+	(void)where;
+	(void)whole;
+	picture = text("%s%s\n", picture ?: "", line);
 }
 
 static void read_run(struct run *run)
@@ -1201,6 +1209,8 @@ static void put_header(void)
 		    runs[i].series ? "" : "Without the series: ", e(machine_title(&runs[i])));
 	if (costs)
 		put("<li><a href=\"#costs\">What a world switch costs</a></li>\n");
+	if (picture)
+		put("<li><a href=\"#precision\">How precise fractions stay</a></li>\n");
 	put("<li><a href=\"#versions\">Versions and machines</a></li>\n"
 	    "<li><a href=\"#console\">Console</a></li>\n</ul></nav>\n</header>\n");
 }
@@ -1213,6 +1223,15 @@ static void put_costs(void)
 	    " <code>lab/bench</code>.</p>\n"
 	    "<pre tabindex=\"0\" role=\"region\" aria-label=\"What a world switch costs\">%s</pre>\n"
 	    "</section>\n", e(costs));
+}
+
+static void put_precision(void)
+{
+	put("<section id=\"precision\">\n<h2>How precise fractions stay</h2>\n"
+	    "<p>PERF_METRICS has 8 bits for each fraction, so what is behind them gets lost where KVM"
+	    " writes the register. What <code>make precision</code> measured; all numbers are in"
+	    " <code>build/bench/precision.tsv</code>.</p>\n<div class=\"scroll\">%s</div>\n</section>\n",
+	    picture);
 }
 
 static void put_page(void)
@@ -1234,6 +1253,8 @@ static void put_page(void)
 			put_base(&runs[i]);
 	if (costs)
 		put_costs();
+	if (picture)
+		put_precision();
 	put("<section id=\"versions\">\n<h2>Versions and machines</h2>\n");
 	for (i = 0; i < nr_runs; i++)
 		put_versions(&runs[i]);
@@ -1276,16 +1297,17 @@ int main(int argc, char **argv)
 	const char *path = NULL;
 	int option;
 
-	while ((option = getopt(argc, argv, "c:s:o:")) >= 0) {
+	while ((option = getopt(argc, argv, "c:p:s:o:")) >= 0) {
 		switch (option) {
 		case 'c': read_lines(optarg, take_costs, NULL); break;
+		case 'p': read_lines(optarg, take_picture, NULL); break;
 		case 's': top = optarg; break;
 		case 'o': path = optarg; break;
 		default: return 1;
 		}
 	}
 	if (!path || optind == argc)
-		errx(1, "usage: report [-s TOP] [-c COSTS]... -o FILE RUN_DIR...");
+		errx(1, "usage: report [-s TOP] [-c COSTS]... [-p PICTURE] -o FILE RUN_DIR...");
 	read_bochs();
 	runs = need(calloc(argc - optind, sizeof(*runs)));
 	for (; optind < argc; optind++) {
