@@ -340,9 +340,9 @@ static int judge(double limit, const char *name, const char *path)
 #define ROOM		16	/* between two of them */
 #define LEFT		64	/* for the numbers of the axis */
 #define TOP		64	/* of the first row */
-#define ROW		(PANEL + 172)	/* from one row to the next */
+#define ROW		(PANEL + 140)	/* from one row to the next */
 #define WIDTH		(LEFT + 5 * (PANEL + ROOM) + 8)
-#define HEIGHT		(TOP + 2 * ROW + 8)
+#define HEIGHT		(TOP + 2 * ROW + 40)
 #define LEAST		0.05	/* points: below is drawn as that */
 #define MOST		100.0
 #define DECADES		5	/* of the horizontal axis */
@@ -359,28 +359,22 @@ struct line {
 };
 
 static const struct line lines[] = {
-	{ ALONE, "compared", "none", "rederive", "nearest", 0, "c1",
-	  "rewritten at each exit; a write re-derives, rounding to the nearest" },
-	{ ALONE, "compared", "none", "rederive", "truncate", 0, "c1 d1",
-	  "rewritten at each exit; a write re-derives, rounding down" },
-	{ ALONE, "compared", "none", "keep", "nearest", 0, "c2",
-	  "rewritten at each exit; a write that changes nothing keeps precision, nearest" },
-	{ ALONE, "compared", "none", "keep", "truncate", 0, "c2 d1",
-	  "rewritten at each exit; a write that changes nothing keeps precision, down" },
+	{ ALONE, "compared", "none", NULL, "nearest", 0, "c1",
+	  "written at each exit, fields rounded to the nearest; the worse of both readings of a write" },
+	{ ALONE, "compared", "none", NULL, "truncate", 0, "c2",
+	  "written at each exit, fields rounded down; the worse of both readings of a write" },
 	{ ALONE, "series", "none", NULL, NULL, 0, "c0",
-	  "this series: left where it is; the worst of these four" },
-	{ SHARED, "series", "topdown", "rederive", "nearest", 1, "c1 d1",
-	  "neighbour uses topdown, one turn after each exit; a write re-derives" },
-	{ SHARED, "series", "topdown", "rederive", "nearest", 10, "c1",
+	  "this series, which leaves the registers alone; the worst of these four" },
+	{ SHARED, "series", "topdown", NULL, "nearest", 1, "c1 d1",
+	  "neighbour uses topdown, one turn after each exit" },
+	{ SHARED, "series", "topdown", NULL, "nearest", 10, "c1",
 	  "one turn after 10 exits" },
-	{ SHARED, "series", "topdown", "rederive", "nearest", 100, "c1 d2",
+	{ SHARED, "series", "topdown", NULL, "nearest", 100, "c1 d2",
 	  "one turn after 100 exits" },
-	{ SHARED, "series", "topdown", "keep", "nearest", 10, "c2",
-	  "one turn after 10 exits; a write that changes nothing keeps precision" },
-	{ SHARED, "series", "idle", "rederive", "nearest", 10, "c2 d2",
-	  "neighbour could use topdown and does not, one turn after 10 exits; a write re-derives" },
-	{ SHARED, "series", "without", NULL, NULL, 10, "c0",
-	  "neighbour has no PMU, one turn after 10 exits; the worst of both" },
+	{ SHARED, "series", "idle", NULL, "nearest", 10, "c2 d1",
+	  "neighbour could use topdown and does not, one turn after 10 exits" },
+	{ SHARED, "series", "without", NULL, "nearest", 10, "c0",
+	  "neighbour has no PMU, one turn after 10 exits" },
 };
 
 /* The class keeps it to this picture where it is part of a page (lab/run/report.c). */
@@ -532,7 +526,7 @@ static void write_picture(const char *path)
 		WIDTH, HEIGHT, style, WIDTH, HEIGHT);
 	put_row(ALONE, "Error of the guest's fractions, in percentage points, with the CPU to itself",
 		"VM exits since the guest cleared the registers");
-	put_row(SHARED, "The same with this series, beside another vCPU on the same CPU",
+	put_row(SHARED, "The same with this series, beside another vCPU on the same CPU; fields rounded to the nearest",
 		"turns of the neighbour since the guest cleared the registers");
 	fprintf(picture, "</svg>\n");
 	close_or_die(picture, path);
