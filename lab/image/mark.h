@@ -27,7 +27,7 @@ static inline void mark(uint64_t id)
  * Marks of the host's process 1: program n of its plan, from 0, begins and ends
  * (PMU_SECTION in lab/model/pmu.h).  topdown-mark's are below.
  */
-#define MARK_PROGRAM_BEGIN(n)	((1ull << 63) + 2 * (uint64_t)(n))
+#define MARK_PROGRAM_BEGIN(n)	((1ull << 62) + 2 * (uint64_t)(n))
 #define MARK_PROGRAM_END(n)	(MARK_PROGRAM_BEGIN(n) + 1)
 
 enum mark_offset {

@@ -259,7 +259,7 @@ void pmu_set_freeze_on_pmi(struct pmu *pmu, bool freeze);
  * Ids of marks that the host's process 1 makes when program n of its plan, from
  * 0, begins (2 n above this number) and ends (2 n + 1).
  */
-#define PMU_SECTION		((uint64_t)1 << 63)
+#define PMU_SECTION		((uint64_t)1 << 62)
 
 /** pmu_mark() - guest or host code executed the mark instruction with @id */
 void pmu_mark(struct pmu *pmu, uint64_t id);
