@@ -168,7 +168,7 @@ static void read_truth(const char *dir, unsigned int first)
 	json_t *object;
 
 	while (getline(&line, &size, file) >= 0) {
-		/* Numbers of init's marks are too large for jansson; ours are missed below. */
+		/* The last line of an emulator that was killed may be cut. */
 		object = json_loads(line, 0, NULL);
 		if (!object)
 			continue;

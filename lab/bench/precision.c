@@ -49,10 +49,8 @@
 /* Pages of the guest get mapped, and predictors learn, before the first mark. */
 #define WARM_UP		64
 
-#define PERF_CAP_METRICS	BIT_ULL(15)
-#define GLOBAL_CTRL_METRICS	BIT_ULL(48)
-#define RDPMC_SLOTS		0x40000003
-#define RDPMC_METRICS		0x20000000
+#define RDPMC_SLOTS		((u32)(INTEL_RDPMC_FIXED | 3))
+#define RDPMC_METRICS		((u32)INTEL_RDPMC_METRICS)
 
 static const char *const shapes[] = { "constant", "step", "short", "long", "burst" };
 enum shape { CONSTANT, STEP, SHORT, LONG, BURST, NR_SHAPES };
@@ -192,7 +190,7 @@ static void clear(void)
 static void start(void)
 {
 	wrmsr(MSR_CORE_PERF_GLOBAL_CTRL,
-	      FIXED_PMC_GLOBAL_CTRL_ENABLE(3) | GLOBAL_CTRL_METRICS);
+	      FIXED_PMC_GLOBAL_CTRL_ENABLE(3) | PMU_GLOBAL_CTRL_PERF_METRICS);
 }
 
 /* Nothing counts at the marks, so that exactly what is between them counts. */
@@ -314,7 +312,7 @@ int main(int argc, char **argv)
 		plan.exits[plan.nr_points++] = number(argv[i]);
 
 	TEST_REQUIRE(kvm_is_pmu_enabled());
-	__TEST_REQUIRE(kvm_get_feature_msr(MSR_IA32_PERF_CAPABILITIES) & PERF_CAP_METRICS,
+	__TEST_REQUIRE(kvm_get_feature_msr(MSR_IA32_PERF_CAPABILITIES) & PMU_CAP_PERF_METRICS,
 		       "missing: PERF_METRICS");
 
 	/* No other measurement of this boot has these numbers. */

@@ -33,9 +33,6 @@
 /* No device is there; userspace is told of each OUT. */
 #define PORT		0x80
 
-#define PERF_CAP_METRICS	BIT_ULL(15)
-#define GLOBAL_CTRL_METRICS	BIT_ULL(48)
-
 /* What a guest does with its PMU. */
 enum use { NOTHING, GENERAL, TOPDOWN };
 
@@ -95,7 +92,7 @@ static void use_topdown(void)
 	wrmsr(MSR_PERF_METRICS, 0);
 	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, FIXED_PMC_CTRL(3, FIXED_PMC_KERNEL));
 	wrmsr(MSR_CORE_PERF_GLOBAL_CTRL,
-	      FIXED_PMC_GLOBAL_CTRL_ENABLE(3) | GLOBAL_CTRL_METRICS);
+	      FIXED_PMC_GLOBAL_CTRL_ENABLE(3) | PMU_GLOBAL_CTRL_PERF_METRICS);
 }
 
 static void leave(enum exit exit)
@@ -163,7 +160,7 @@ static void require(enum use use)
 	__TEST_REQUIRE(get_kvm_intel_param_bool("enable_mediated_pmu"),
 		       "missing: the mediated vPMU");
 	__TEST_REQUIRE(use != TOPDOWN || (kvm_get_feature_msr(MSR_IA32_PERF_CAPABILITIES) &
-					  PERF_CAP_METRICS),
+					  PMU_CAP_PERF_METRICS),
 		       "missing: PERF_METRICS");
 }
 

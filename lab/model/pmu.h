@@ -257,7 +257,8 @@ void pmu_set_freeze_on_pmi(struct pmu *pmu, bool freeze);
 
 /*
  * Ids of marks that the host's process 1 makes when program n of its plan, from
- * 0, begins (2 n above this number) and ends (2 n + 1).
+ * 0, begins (2 n above this number) and ends (2 n + 1).  They have to fit into 63
+ * bits, or not every reader of JSON takes them.
  */
 #define PMU_SECTION		((uint64_t)1 << 62)
 
