@@ -300,6 +300,17 @@ static void tell(const char *word, struct values *values)
 			check(false, "MSR %#llx faults", values->values[i]);
 }
 
+/* From zero, work that counts; then the counters stand still, and what they read. */
+static void count_work(struct values *values)
+{
+	tell("zero", NULL);
+	tell("start", NULL);
+	tell("work", NULL);
+	tell("stop", NULL);
+	if (values)
+		tell("read", values);
+}
+
 /* Boots the guest; what it sees first goes to @values. */
 static void boot(const char *path, const char *model, struct values *values)
 {
@@ -410,11 +421,7 @@ static void migrate_stopped(void)
 	struct values before, after;
 	unsigned int i;
 
-	tell("zero", NULL);
-	tell("start", NULL);
-	tell("work", NULL);
-	tell("stop", NULL);
-	tell("read", &before);
+	count_work(&before);
 	check(value(&before, "counter3") > 1000000, "stopped: counter 3 is not zero");
 	check(sum(value(&before, "metrics")) > 250, "stopped: nor are the metrics");
 	migrate(program, cpu);
@@ -441,11 +448,7 @@ static void migrate_counting(void)
 	double width, old_width;
 	unsigned int i;
 
-	tell("zero", NULL);
-	tell("start", NULL);
-	tell("work", NULL);
-	tell("stop", NULL);
-	tell("read", &before);
+	count_work(&before);
 	tell("start", NULL);
 	migrate(program, cpu);
 	tell("tick", NULL);
@@ -523,11 +526,7 @@ static void test_reset(void)
 	check_features(true);
 	if (failures)
 		return;
-	tell("zero", NULL);
-	tell("start", NULL);
-	tell("work", NULL);
-	tell("stop", NULL);
-	tell("read", &seen);
+	count_work(&seen);
 	check(value(&seen, "counter3") && value(&seen, "metrics"), "counted before the reset");
 	if (!qmp("{\"execute\":\"system_reset\"}", line, sizeof(line)))
 		fail("no reset");
@@ -566,10 +565,7 @@ static void test_refuse(void)
 	tell("read", NULL);
 	end(true);
 	boot(program, cpu, NULL);
-	tell("zero", NULL);
-	tell("start", NULL);
-	tell("work", NULL);
-	tell("stop", NULL);
+	count_work(NULL);
 	save();
 	check_refused(program, "host,-perf-metrics", "feature perf-metrics");
 	check_refused(program, "host,pmu=off", "fixed counter 3");
@@ -595,11 +591,7 @@ static void test_off(void)
 	check_features(false);
 	if (failures)
 		return;
-	tell("zero", NULL);
-	tell("start", NULL);
-	tell("work", NULL);
-	tell("stop", NULL);
-	tell("read", &before);
+	count_work(&before);
 	migrate(program, "host,-perf-metrics");
 	tell("read", &after);
 	check(value(&before, "counter3") && value(&before, "counter3") == value(&after, "counter3"),
@@ -639,11 +631,7 @@ static void test_streams(void)
 		exit(SKIP);
 	}
 	boot(BASE, "host", NULL);
-	tell("zero", NULL);
-	tell("start", NULL);
-	tell("work", NULL);
-	tell("stop", NULL);
-	tell("read", &before);
+	count_work(&before);
 	migrate(program, "host,-perf-metrics");
 	tell("read", &after);
 	check(value(&before, "counter1") == value(&after, "counter1"),
