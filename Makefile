@@ -130,4 +130,7 @@ endif
 ##   MACHINE=NAME        the emulated host, one of lab/machine (default: icelake)
 ##   CPUS=N CMD="..."    for boot: logical CPUs; a command instead of a shell
 ##   JOBS=N              parallel jobs
+##   REPO=URL VERSION=N PREFIX=TEXT
+##                       for export: where others find this repository, "PATCH vN",
+##                       "RFC PATCH"
 ##   WAIT=1              wait for another make in this checkout instead of failing

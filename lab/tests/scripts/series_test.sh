@@ -248,21 +248,6 @@ test_refresh_keeps_headings() {
 		arch/x86/kvm/vmx/0004-KVM-VMX-Third-reworded.patch
 }
 
-test_export_signs_off() {
-	three_commits
-	echo 'A subject' >"$repo/scripts/cover-letter.txt"
-	"$repo/scripts/export"
-	for mail in "$repo"/build/outgoing/000[1-3]*; do
-		same "$(grep -c '^Signed-off-by: Tester <tester@localhost>$' "$mail")" 1
-		has "$mail" '^From: Tester <tester@localhost>'
-	done
-	has "$repo"/build/outgoing/0000* 'Subject: \[PATCH 0/3\] A subject'
-	has "$repo"/build/outgoing/0002* '^+int a;'
-	git config --file gitconfig --unset user.email
-	fails "$repo/scripts/export"
-	has said 'git config user.email'
-}
-
 # mends PATTERN: check-series must find the problem and say a command; the
 # command, run in the repository, must mend it.
 mends() {
