@@ -22,26 +22,18 @@
 #define _GNU_SOURCE
 #include <err.h>
 #include <fcntl.h>
-#include <linux/kvm.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define SKIP			4
-#define MAX_CPUID		256
+#include "host.h"
+
 #define MAX_MSRS		1024
 
 #define MSR_FIXED_CTR3		0x30c
 #define MSR_PERF_METRICS	0x329
-#define MSR_PERF_CAPABILITIES	0x345
-#define CAP_PERF_METRICS	(1ull << 15)
-
-#define PARAMETER	"/sys/module/kvm_intel/parameters/enable_mediated_pmu"
-#define EVENTS		"/sys/bus/event_source/devices/cpu/events/"
 
 static struct {
 	const char *name;
@@ -73,22 +65,6 @@ static void set_number(const char *name, unsigned int value)
 	snprintf(value_of(name, strlen(name)), sizeof(offers[0].value), "%u", value);
 }
 
-/* The first line of a file, or "?". */
-static void read_line(const char *path, char *line, int size)
-{
-	FILE *file = fopen(path, "r");
-
-	if (!file || !fgets(line, size, file))
-		snprintf(line, size, "?");
-	if (file)
-		fclose(file);
-	line[strcspn(line, "\n")] = '\0';
-}
-
-/*
- * Perf has an event 0x00 with umask 0x80 and up for each field; CPUs without the
- * MSR have others by these names (arch/x86/events/intel/core.c).
- */
 static unsigned int perf_fields(void)
 {
 	static const char *const names[] = {
@@ -96,43 +72,11 @@ static unsigned int perf_fields(void)
 		"topdown-be-bound", "topdown-heavy-ops", "topdown-br-mispredict",
 		"topdown-fetch-lat", "topdown-mem-bound",
 	};
-	char path[128], line[64];
 	unsigned int i, n = 0;
 
-	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		snprintf(path, sizeof(path), EVENTS "%s", names[i]);
-		read_line(path, line, sizeof(line));
-		n += !strncmp(line, "event=0x00,umask=0x8", 20);
-	}
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		n += host_perf_has_field(names[i]);
 	return n;
-}
-
-static struct kvm_cpuid2 *supported_cpuid(int kvm)
-{
-	struct kvm_cpuid2 *cpuid;
-
-	cpuid = calloc(1, sizeof(*cpuid) + MAX_CPUID * sizeof(cpuid->entries[0]));
-	if (!cpuid)
-		err(1, "CPUID");
-	cpuid->nent = MAX_CPUID;
-	if (ioctl(kvm, KVM_GET_SUPPORTED_CPUID, cpuid))
-		err(1, "KVM_GET_SUPPORTED_CPUID");
-	return cpuid;
-}
-
-static void look_at_cpuid(const struct kvm_cpuid2 *cpuid)
-{
-	uint32_t i, eax = 0, edx = 0;
-
-	for (i = 0; i < cpuid->nent; i++) {
-		if (cpuid->entries[i].function == 0xa) {
-			eax = cpuid->entries[i].eax;
-			edx = cpuid->entries[i].edx;
-		}
-	}
-	set_number("version", eax & 0xff);
-	set_number("general", eax >> 8 & 0xff);
-	set_number("fixed", edx & 0x1f);
 }
 
 static void look_at_msr_list(int kvm)
@@ -169,16 +113,6 @@ static bool set_msr(int vcpu, uint32_t index, uint64_t data)
 	return ioctl(vcpu, KVM_SET_MSRS, &msr) == 1;
 }
 
-static uint64_t perf_capabilities(int kvm)
-{
-	struct one_msr msr = {
-		.header.nmsrs = 1,
-		.entry.index = MSR_PERF_CAPABILITIES,
-	};
-
-	return ioctl(kvm, KVM_GET_MSRS, &msr) == 1 ? msr.entry.data : 0;
-}
-
 /* A field is there if its lowest and its highest bit can be set. */
 static unsigned int accepted_fields(int kvm, struct kvm_cpuid2 *cpuid, uint64_t caps)
 {
@@ -206,6 +140,7 @@ static unsigned int accepted_fields(int kvm, struct kvm_cpuid2 *cpuid, uint64_t 
 int main(int argc, char *argv[])
 {
 	struct kvm_cpuid2 *cpuid;
+	struct pmu_leaf pmu;
 	bool differs = false;
 	char line[16], *found;
 	uint64_t caps;
@@ -217,12 +152,15 @@ int main(int argc, char *argv[])
 		printf("skip: no /dev/kvm\n");
 		return SKIP;
 	}
-	read_line(PARAMETER, line, sizeof(line));
+	host_read_line(MEDIATED, line, sizeof(line));
 	set("mediated", line);
-	cpuid = supported_cpuid(kvm);
-	look_at_cpuid(cpuid);
+	cpuid = host_supported_cpuid(kvm);
+	pmu = host_offered_pmu(cpuid);
+	set_number("version", pmu.version);
+	set_number("general", pmu.general);
+	set_number("fixed", pmu.fixed);
 	look_at_msr_list(kvm);
-	caps = perf_capabilities(kvm);
+	caps = host_offered_capabilities(kvm);
 	set_number("bit15", !!(caps & CAP_PERF_METRICS));
 	set_number("fields", accepted_fields(kvm, cpuid, caps));
 	set_number("host", perf_fields());

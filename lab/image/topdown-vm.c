@@ -2,7 +2,7 @@
 /*
  * Starts guests in QEMU that can count topdown, or says what is missing.
  *
- *	topdown-vm [-f] [-g GUESTS] [-n VCPUS] [-m MIB] [-p CPUS] [-q QEMU]
+ *	topdown-vm [-c] [-f] [-g GUESTS] [-n VCPUS] [-m MIB] [-p CPUS] [-q QEMU]
  *		   [-k KERNEL] [-i INITRD] [-a APPEND] [-o OPTION]... PLAN
  *
  * Runs the programs of PLAN, a file of lab/image/plans, in each of GUESTS
@@ -13,9 +13,10 @@
  *
  *	guest1| TEXT
  *
- * Before that it checks the host.  What topdown in a guest needs and the host
- * lacks is told in one line, "topdown-vm: missing: ...", with the way to get
- * it; -f starts the guests all the same.
+ * Before that it checks the host (host.c).  What topdown in a guest needs and the
+ * host lacks is told in one line, "topdown-vm: missing: ...", with the way to get
+ * it; -f starts the guests all the same.  -c starts none, but prints what the
+ * host has.
  *
  * Exits with 0 if all programs of all guests ended with status 0; with 1 if
  * not, or if QEMU failed; with 4 (a kselftest's skip) if something is missing.
@@ -24,33 +25,24 @@
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/kvm.h>
 #include <poll.h>
 #include <sched.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SKIP		4
+#include "host.h"
+
 #define MAX_GUESTS	8
 #define MAX_OPTIONS	32
 #define LINE_BYTES	1024
 
-#define MEDIATED	"/sys/module/kvm_intel/parameters/enable_mediated_pmu"
-#define WATCHDOG	"/proc/sys/kernel/nmi_watchdog"
-
-/* SDM volume 4, table 2-2. */
-#define MSR_PERF_CAPABILITIES		0x345
-#define PERF_CAPABILITIES_METRICS	(1ull << 15)
-
 struct setup {
-	bool force;
+	bool check_only;
 	unsigned int guests, vcpus, memory;
 	const char *cpus, *qemu, *kernel, *initrd, *append, *plan;
 	const char *options[MAX_OPTIONS];
@@ -75,140 +67,14 @@ static struct setup setup = {
 	.append = "",
 };
 
-__attribute__((format(printf, 1, 2)))
-static void missing(const char *format, ...)
-{
-	va_list args;
-
-	printf("topdown-vm: missing: ");
-	va_start(args, format);
-	vprintf(format, args);
-	va_end(args);
-	putchar('\n');
-	fflush(stdout);
-	if (!setup.force)
-		exit(SKIP);
-}
-
-/* The first character of a file of sysfs or procfs, 0 if there is none. */
-static char flag(const char *path)
-{
-	char value = 0;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-	if (fd >= 0) {
-		if (read(fd, &value, 1) != 1)
-			value = 0;
-		close(fd);
-	}
-	return value;
-}
-
 static void need_files(void)
 {
 	if (access(setup.qemu, X_OK))
-		errx(1, "no QEMU %s: apt-get install qemu-system-x86, or give one with -q", setup.qemu);
+		missing("QEMU, %s: apt-get install qemu-system-x86, or give one with -q", setup.qemu);
 	if (access(setup.kernel, R_OK))
-		errx(1, "no guest kernel %s: give a bzImage with -k", setup.kernel);
+		missing("the guest's kernel, %s: give a bzImage with -k", setup.kernel);
 	if (access(setup.initrd, R_OK))
-		errx(1, "no guest image %s: give an initramfs with -i (make image)", setup.initrd);
-}
-
-static void need_mediated(void)
-{
-	char value = flag(MEDIATED);
-
-	if (!value)
-		missing("the mediated vPMU: this kernel's kvm_intel has no parameter enable_mediated_pmu; boot Linux 7.0 or later");
-	else if (value != 'Y')
-		missing("kvm_intel.enable_mediated_pmu is %c: boot the host with kvm_intel.enable_mediated_pmu=1, or load the module with it (modprobe -r kvm_intel && modprobe kvm_intel enable_mediated_pmu=1); if it stays N, the CPU's PMU is not version 4 with full-width writes",
-			value);
-}
-
-/* It counts system-wide, guests included, so that no mediated vPMU can start. */
-static void need_no_watchdog(void)
-{
-	if (flag(WATCHDOG) == '1')
-		missing("a free PMU: the host's NMI watchdog uses it system-wide; echo 0 >" WATCHDOG ", or boot the host with nmi_watchdog=0");
-}
-
-/* CPUID.0xA as KVM can offer it. */
-static void need_fixed_counter_3(int kvm)
-{
-	const int entries = 256;
-	unsigned int i, version = 0, fixed = 0;
-	struct kvm_cpuid2 *cpuid;
-
-	cpuid = calloc(1, sizeof(*cpuid) + entries * sizeof(cpuid->entries[0]));
-	if (!cpuid)
-		errx(1, "out of memory");
-	cpuid->nent = entries;
-	if (ioctl(kvm, KVM_GET_SUPPORTED_CPUID, cpuid))
-		err(1, "KVM_GET_SUPPORTED_CPUID");
-	for (i = 0; i < cpuid->nent; i++) {
-		if (cpuid->entries[i].function == 0xa) {
-			version = cpuid->entries[i].eax & 0xff;
-			fixed = cpuid->entries[i].edx & 0x1f;
-		}
-	}
-	free(cpuid);
-	if (fixed < 4)
-		missing("fixed counter 3 (TOPDOWN.SLOTS): KVM offers %u fixed counters, PMU version %u; the host's kernel lacks the topdown series, or its CPU is older than Ice Lake",
-			fixed, version);
-}
-
-static void need_metrics(int kvm)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} msrs = {
-		.head.nmsrs = 1,
-		.entry.index = MSR_PERF_CAPABILITIES,
-	};
-
-	/* As a feature MSR of the system: what KVM can offer. */
-	if (ioctl(kvm, KVM_GET_MSRS, &msrs) != 1)
-		missing("IA32_PERF_CAPABILITIES: KVM offers none");
-	else if (!(msrs.entry.data & PERF_CAPABILITIES_METRICS))
-		missing("PERF_METRICS: KVM offers IA32_PERF_CAPABILITIES %#llx, without bit 15; the host's kernel lacks the topdown series, or its CPU has no PERF_METRICS (hybrid and older than Ice Lake)",
-			(unsigned long long)msrs.entry.data);
-}
-
-/* Only a vCPU tells whether the PMU is free (KVM_CREATE_VCPU). */
-static void need_free_pmu(int kvm)
-{
-	int vm = ioctl(kvm, KVM_CREATE_VM, 0ul), vcpu;
-
-	if (vm < 0 || ioctl(vm, KVM_CREATE_IRQCHIP, 0ul))
-		err(1, "cannot make a VM");
-	vcpu = ioctl(vm, KVM_CREATE_VCPU, 0ul);
-	if (vcpu < 0 && errno == EBUSY)
-		missing("a free PMU: something on the host counts system-wide, guests included; end it, or have it exclude guests (perf: events with the modifier H)");
-	else if (vcpu < 0)
-		err(1, "KVM_CREATE_VCPU");
-	if (vcpu >= 0)
-		close(vcpu);
-	close(vm);
-}
-
-static void check_host(void)
-{
-	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-
-	if (kvm < 0) {
-		if (errno == ENOENT)
-			missing("/dev/kvm: load kvm_intel, on a machine whose CPU has VMX, switched on in the firmware");
-		else
-			missing("/dev/kvm: %s; be root or in the group kvm", strerror(errno));
-		return;
-	}
-	need_mediated();
-	need_no_watchdog();
-	need_fixed_counter_3(kvm);
-	need_metrics(kvm);
-	need_free_pmu(kvm);
-	close(kvm);
+		missing("the guest's image, %s: give an initramfs with -i (make image)", setup.initrd);
 }
 
 /* "0", "0,2": where this process and all guests run. */
@@ -377,9 +243,10 @@ static void parse(int argc, char **argv)
 {
 	int option;
 
-	while ((option = getopt(argc, argv, "fg:n:m:p:q:k:i:a:o:")) >= 0) {
+	while ((option = getopt(argc, argv, "cfg:n:m:p:q:k:i:a:o:")) >= 0) {
 		switch (option) {
-		case 'f': setup.force = true; break;
+		case 'c': setup.check_only = true; break;
+		case 'f': host_force = true; break;
 		case 'g': setup.guests = number(optarg, MAX_GUESTS); break;
 		case 'n': setup.vcpus = number(optarg, 64); break;
 		case 'm': setup.memory = number(optarg, 1 << 20); break;
@@ -397,7 +264,7 @@ static void parse(int argc, char **argv)
 			exit(1);
 		}
 	}
-	if (optind != argc - 1)
+	if (optind != argc - 1 && !(setup.check_only && optind == argc))
 		errx(1, "usage: topdown-vm [OPTION]... PLAN (see lab/image/topdown-vm.c)");
 	setup.plan = argv[optind];
 }
@@ -406,8 +273,12 @@ int main(int argc, char **argv)
 {
 	parse(argc, argv);
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	host_check();
 	need_files();
-	check_host();
+	if (setup.check_only) {
+		host_print_facts();
+		return 0;
+	}
 	if (setup.cpus)
 		stay_on(setup.cpus);
 	return !run();
