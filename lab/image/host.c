@@ -29,6 +29,8 @@
 #define VPMU		"/sys/module/kvm/parameters/enable_pmu"
 #define WATCHDOG	"/proc/sys/kernel/nmi_watchdog"
 
+#define OTHER_HOST	"take a host with a CPU of Ice Lake or later, with performance cores only"
+
 bool host_force;
 
 /* What was found, for host_print_facts(). */
@@ -228,9 +230,9 @@ static void need_pmu(void)
 	if (pmu.version < 4)
 		missing("version 4 of the PMU: this CPU's is %u, too old for the mediated vPMU; %s", pmu.version,
 			cpuid_1_ecx(HYPERVISOR) ? "run on the host, not in a virtual machine" :
-			"take a host with an Ice Lake CPU or later");
+			OTHER_HOST);
 	if ((pmu.fixed_bitmap & 0xf) != 0xf)
-		missing("fixed counter 3 (TOPDOWN.SLOTS): the CPU has fixed counters of bitmap %#x, of which the ones from 0 without a gap are of use; take a host with an Ice Lake CPU or later",
+		missing("fixed counter 3 (TOPDOWN.SLOTS): the CPU's fixed counters are %#x, as a bitmap; " OTHER_HOST,
 			pmu.fixed_bitmap);
 }
 
@@ -274,13 +276,13 @@ static void need_capabilities(void)
 
 	read_capabilities(&without_metrics);
 	if (facts.msrs && !(facts.capabilities & CAP_FULL_WIDTH))
-		missing("full-width writes of counters: IA32_PERF_CAPABILITIES is %#llx, without bit 13; the mediated vPMU needs a CPU that has them",
+		missing("full-width writes of counters: IA32_PERF_CAPABILITIES is %#llx, without bit 13; " OTHER_HOST,
 			(unsigned long long)facts.capabilities);
 	if (without_metrics >= 0)
-		missing("PERF_METRICS: IA32_PERF_CAPABILITIES of CPU %d lacks bit 15; take a host with an Ice Lake CPU or later",
+		missing("PERF_METRICS: IA32_PERF_CAPABILITIES of CPU %d lacks bit 15; " OTHER_HOST,
 			without_metrics);
 	else if (!host_perf_has_field("topdown-retiring"))
-		missing("PERF_METRICS: perf on this host has no topdown events of the kind, hence not all CPUs have the MSR; take a host with an Ice Lake CPU or later");
+		missing("PERF_METRICS: perf on this host has no events for it, hence not all CPUs have the MSR; " OTHER_HOST);
 }
 
 static const char *release(void)
@@ -312,7 +314,7 @@ static void need_mediated(void)
 		missing("kvm_intel.enable_mediated_pmu is N: boot the host with kvm_intel.enable_mediated_pmu=1, or load the module with it (modprobe -r kvm_intel && modprobe kvm_intel enable_mediated_pmu=1)");
 }
 
-/* CPUID.0xA and PERF_CAPABILITIES as KVM can offer them, on a CPU that has all. */
+/* What KVM offers, on a CPU that has all. */
 static void need_series(int kvm)
 {
 	struct kvm_cpuid2 *cpuid = host_supported_cpuid(kvm);
@@ -320,12 +322,10 @@ static void need_series(int kvm)
 	facts.offered = host_offered_pmu(cpuid);
 	facts.offered_capabilities = host_offered_capabilities(kvm);
 	free(cpuid);
-	if (facts.offered.fixed < 4)
-		missing("fixed counter 3 (TOPDOWN.SLOTS): KVM of Linux %s offers %u fixed counters, though the CPU has it; boot the kernel with the topdown series",
-			release(), facts.offered.fixed);
-	else if (!(facts.offered_capabilities & CAP_PERF_METRICS))
-		missing("PERF_METRICS: KVM of Linux %s offers IA32_PERF_CAPABILITIES %#llx, without bit 15; boot the kernel with the topdown series",
-			release(), (unsigned long long)facts.offered_capabilities);
+	if (facts.offered.fixed < 4 || !(facts.offered_capabilities & CAP_PERF_METRICS))
+		missing("the topdown series: KVM of Linux %s offers %u fixed counters and IA32_PERF_CAPABILITIES %#llx, though the CPU has counter 3 and bit 15; boot the kernel with the series",
+			release(), facts.offered.fixed,
+			(unsigned long long)facts.offered_capabilities);
 }
 
 /* It counts guests as well, so that no mediated vPMU can start. */
@@ -337,8 +337,8 @@ static void need_no_watchdog(void)
 		missing("a free PMU: the host's NMI watchdog uses it; echo 0 >" WATCHDOG ", or boot the host with nmi_watchdog=0");
 }
 
-/* Has process @pid a file descriptor of perf_event_open()? */
-static bool uses_perf(const char *pid)
+/* Has process @pid a file descriptor of this kind? */
+static bool holds(const char *pid, const char *kind)
 {
 	char path[300], target[64];
 	bool found = false;
@@ -351,57 +351,54 @@ static bool uses_perf(const char *pid)
 	while (fds && !found && (entry = readdir(fds))) {
 		length = readlinkat(dirfd(fds), entry->d_name, target, sizeof(target) - 1);
 		target[length > 0 ? length : 0] = '\0';
-		found = !strcmp(target, "anon_inode:[perf_event]");
+		found = !strcmp(target, kind);
 	}
 	if (fds)
 		closedir(fds);
 	return found;
 }
 
-/* "perf (123), other (456)", as far as this process may see them. */
-static void users_of_perf(char *list, size_t size)
+#define PERF_EVENT	"anon_inode:[perf_event]"
+#define VM		"anon_inode:kvm-vm"
+
+/* "perf (123), other (456)", as far as this process may see them; "" for nobody. */
+static const char *holders(const char *kind)
 {
+	static char list[200];
 	char path[300], name[32];
 	struct dirent *entry;
 	size_t length = 0;
 	DIR *processes;
 
-	snprintf(list, size, "nobody that can be seen");
+	list[0] = '\0';
 	processes = opendir("/proc");
 	while (processes && (entry = readdir(processes))) {
 		if (strspn(entry->d_name, "0123456789") != strlen(entry->d_name) ||
-		    !uses_perf(entry->d_name) || length >= size)
+		    !holds(entry->d_name, kind) || length >= sizeof(list))
 			continue;
 		snprintf(path, sizeof(path), "/proc/%s/comm", entry->d_name);
 		host_read_line(path, name, sizeof(name));
-		length += snprintf(list + length, size - length, "%s%s (%s)", length ? ", " : "",
+		length += snprintf(list + length, sizeof(list) - length, "%s%s (%s)", length ? ", " : "",
 				   name, entry->d_name);
 	}
 	if (processes)
 		closedir(processes);
+	return list;
 }
 
 /* Only a vCPU tells whether the PMU is free (KVM_CREATE_VCPU). */
 static void need_free_pmu(int kvm)
 {
 	int vm = ioctl(kvm, KVM_CREATE_VM, 0ul), vcpu;
-	char users[200];
 
-	if (vm < 0) {
-		missing("a VM: KVM_CREATE_VM says \"%s\"; end other hypervisors, which keep VMX for themselves",
-			strerror(errno));
-		return;
-	}
-	if (ioctl(vm, KVM_CREATE_IRQCHIP, 0ul))
+	if (vm < 0 || ioctl(vm, KVM_CREATE_IRQCHIP, 0ul))
 		err(1, "cannot make a VM");
 	vcpu = ioctl(vm, KVM_CREATE_VCPU, 0ul);
-	if (vcpu < 0 && errno == EBUSY) {
-		users_of_perf(users, sizeof(users));
-		missing("a free PMU: perf events of the host count guests, too, and are held by %s; end that, or have it exclude guests (perf: events with the modifier H)",
-			users);
-	} else if (vcpu < 0) {
+	if (vcpu < 0 && errno == EBUSY)
+		missing("a free PMU: events of the host's perf count guests, too, and are held by %s; end that, or have it exclude guests (perf: events with the modifier H)",
+			holders(PERF_EVENT)[0] ? holders(PERF_EVENT) : "somebody else");
+	else if (vcpu < 0)
 		err(1, "KVM_CREATE_VCPU");
-	}
 	if (vcpu >= 0)
 		close(vcpu);
 	close(vm);
@@ -470,4 +467,7 @@ void host_print_facts(void)
 	     (unsigned long long)facts.offered_capabilities);
 	if (hypervisor()[0])
 		fact("note: this host is a virtual machine itself, of %s", hypervisor());
+	if (holders(VM)[0])
+		fact("note: other virtual machines run here: %s; where they share the CPU, fractions suffer",
+		     holders(VM));
 }

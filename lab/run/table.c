@@ -769,7 +769,7 @@ static void print_head(unsigned int first)
 	printf("\n%-20s %11s %11s", "workload", "perf", bare ? "bare" : "truth");
 	for (i = 0; i < LEVEL1; i++)
 		printf("  %6s %6s", "perf", bare ? "bare" : "truth");
-	puts(bare ? "   diff   slots" : "   diff   exits writes");
+	puts(bare ? "   diff  slots" : "   diff   exits writes");
 }
 
 static void print_row(const struct measurement *m, unsigned int first)
