@@ -83,7 +83,7 @@ packages:	## install the Debian packages of base/packages that are missing
 tree: packages	## build/linux, a Git tree of Linux with a commit for each patch
 	$(Q)scripts/tree
 
-kernel: tree	## build/kernel, build/selftests and build/perf, from build/linux
+kernel: tree	## build/kernel, build/kselftest and build/perf, from build/linux
 	$(Q)scripts/kernel
 
 kernel-base: tree	## the same without the series, in build/kernel-base
