@@ -54,7 +54,7 @@ fake_apt() {
 	seq 300 >mirror/linux-source-7.2_7.2.6-1_all.deb
 	seq 400 >mirror/linux-source-7.2_7.2.12-1_all.deb
 	seq 500 >mirror/linux-source-7.3_7.3.1-1_all.deb
-	cat >"$repo/base/linux" <<-END
+	cat >"$repo/base/7.2/linux" <<-END
 	linux-source-7.2 7.2.13-1 $(sha256sum <mirror/linux-source-7.2_7.2.13-1_all.deb | cut -d ' ' -f 1)
 	linux-source-7.2 * -
 	linux-source-7.3 * -
@@ -86,6 +86,21 @@ test_fetch_takes_the_next_line_if_all_are_gone() {
 	rm mirror/linux-source-7.2*
 	"$repo/scripts/fetch" linux >out
 	has out 'taking linux-source-7.3 7.3.1-1'
+}
+
+test_fetch_takes_the_list_of_the_base() {
+	fake_apt
+	printf 'linux-source-7.3 7.3.0-1 -\nlinux-source-7.3 * -\n' >"$repo/base/7.3/linux"
+	BASE=7.3 "$repo/scripts/fetch" linux >out
+	has out 'linux-source-7.3 7.3.0-1 is not on the mirror: taking linux-source-7.3 7.3.1-1'
+	cmp "$repo/build/7.3/fetch/linux.deb" mirror/linux-source-7.3_7.3.1-1_all.deb
+	[ ! -e "$got" ]
+	# Without the mirror another base's package is none.
+	"$repo/scripts/fetch" linux
+	rm mirror/linux-source* "$XDG_CACHE_HOME"/topdown-kvm/*7.3*
+	echo "E: Failed to fetch x  Could not resolve 'x'" >mirror/update.err
+	BASE=7.3 fails "$repo/scripts/fetch" linux
+	has said 'cannot reach'
 }
 
 test_fetch_without_any_version() {
