@@ -159,6 +159,19 @@ series_files() {
 	done
 }
 
+# apply_to TREE DIFF: a diff on top of the series (or of its base), to a work tree
+# of either Linux: where a file's contents lie in another one, to that one.
+apply_to() (
+	cd "$1" || exit
+	if git apply --check "$2" 2>/dev/null; then
+		exec git apply "$2"
+	fi
+	differs_on refs/topdown/base
+	moves=$(cat "$top/${differences:-none}"/*.patch 2>/dev/null | sort -u |
+		sed -n 's#^Moved: \([^ ]*\) \([^ ]*\)$#s,^\\(--- a\\|+++ b\\)/\1$,\\1/\2,#p')
+	sed -e '/^diff --git /d' -e "$moves" "$2" | git apply -
+)
+
 # series_key: a hash of them, in their order and with their modes, and of what
 # differs.
 series_key() {

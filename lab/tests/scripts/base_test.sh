@@ -226,6 +226,25 @@ test_base_sees_a_difference_without_a_reason() {
 	fails_with "$moved changes nothing"
 }
 
+# Diffs of the lab, such as mutants, are for 7.2 as well.
+test_base_moves_the_diffs_of_the_lab() {
+	two_bases
+	differences
+	on73 "$repo/scripts/tree"
+	sed 's/^40$/forty/' linux/arch/x86/kvm/vmx/pmu_intel.c >old
+	sed 's/^forty$/four/' old >new
+	diff -u --label a/arch/x86/kvm/vmx/pmu_intel.c --label b/arch/x86/kvm/vmx/pmu_intel.c old new >bug.patch || :
+	(
+		top=$repo
+		. "$repo/scripts/lib.sh"
+		. "$repo/scripts/series.sh"
+		apply_to "$tree" "$root/bug.patch"
+		apply_to "$tree73" "$root/bug.patch"
+	)
+	has "$tree/arch/x86/kvm/vmx/pmu_intel.c" '^four$'
+	has "$tree73/arch/x86/kvm/vmx/msrs.c" '^four$'
+}
+
 test_base_unknown() {
 	for script in tree refresh clean check-series "fetch linux"; do
 		# shellcheck disable=SC2086 # words
