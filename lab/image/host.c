@@ -311,7 +311,7 @@ static void need_mediated(void)
 	if (host_read_line(VPMU, value, sizeof(value)) && value[0] == 'N')
 		missing("a vPMU: kvm.enable_pmu is N; boot the host without kvm.enable_pmu=0");
 	else
-		missing("kvm_intel.enable_mediated_pmu is N: boot the host with kvm_intel.enable_mediated_pmu=1, or load the module with it (modprobe -r kvm_intel && modprobe kvm_intel enable_mediated_pmu=1)");
+		missing("kvm_intel.enable_mediated_pmu is N; boot the host with kvm_intel.enable_mediated_pmu=1, or load the module with it (modprobe -r kvm_intel && modprobe kvm_intel enable_mediated_pmu=1)");
 }
 
 /* What KVM offers, on a CPU that has all. */
@@ -326,15 +326,6 @@ static void need_series(int kvm)
 		missing("the topdown series: KVM of Linux %s offers %u fixed counters and IA32_PERF_CAPABILITIES %#llx, though the CPU has counter 3 and bit 15; boot the kernel with the series",
 			release(), facts.offered.fixed,
 			(unsigned long long)facts.offered_capabilities);
-}
-
-/* It counts guests as well, so that no mediated vPMU can start. */
-static void need_no_watchdog(void)
-{
-	char value[8];
-
-	if (host_read_line(WATCHDOG, value, sizeof(value)) && value[0] == '1')
-		missing("a free PMU: the host's NMI watchdog uses it; echo 0 >" WATCHDOG ", or boot the host with nmi_watchdog=0");
 }
 
 /* Has process @pid a file descriptor of this kind? */
@@ -386,7 +377,18 @@ static const char *holders(const char *kind)
 	return list;
 }
 
-/* Only a vCPU tells whether the PMU is free (KVM_CREATE_VCPU). */
+static void missing_free_pmu(void)
+{
+	char watchdog[8];
+
+	if (host_read_line(WATCHDOG, watchdog, sizeof(watchdog)) && watchdog[0] == '1')
+		missing("a free PMU: the host's NMI watchdog uses it; echo 0 >" WATCHDOG ", or boot the host with nmi_watchdog=0");
+	else
+		missing("a free PMU: events of the host's perf count guests, too, and are held by %s; end that, or have it exclude guests (perf: events with the modifier H)",
+			holders(PERF_EVENT)[0] ? holders(PERF_EVENT) : "somebody else");
+}
+
+/* Only a vCPU tells whether the PMU is free of events that count guests, too. */
 static void need_free_pmu(int kvm)
 {
 	int vm = ioctl(kvm, KVM_CREATE_VM, 0ul), vcpu;
@@ -395,8 +397,7 @@ static void need_free_pmu(int kvm)
 		err(1, "cannot make a VM");
 	vcpu = ioctl(vm, KVM_CREATE_VCPU, 0ul);
 	if (vcpu < 0 && errno == EBUSY)
-		missing("a free PMU: events of the host's perf count guests, too, and are held by %s; end that, or have it exclude guests (perf: events with the modifier H)",
-			holders(PERF_EVENT)[0] ? holders(PERF_EVENT) : "somebody else");
+		missing_free_pmu();
 	else if (vcpu < 0)
 		err(1, "KVM_CREATE_VCPU");
 	if (vcpu >= 0)
@@ -414,7 +415,6 @@ static void need_kvm(void)
 		return;
 	}
 	need_series(kvm);
-	need_no_watchdog();
 	need_free_pmu(kvm);
 	close(kvm);
 }

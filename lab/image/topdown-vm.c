@@ -70,11 +70,11 @@ static struct setup setup = {
 static void need_files(void)
 {
 	if (access(setup.qemu, X_OK))
-		missing("QEMU, %s: apt-get install qemu-system-x86, or give one with -q", setup.qemu);
+		missing("QEMU, %s; apt-get install qemu-system-x86, or give one with -q", setup.qemu);
 	if (access(setup.kernel, R_OK))
-		missing("the guest's kernel, %s: give a bzImage with -k", setup.kernel);
+		missing("the guest's kernel, %s; give a bzImage with -k", setup.kernel);
 	if (access(setup.initrd, R_OK))
-		missing("the guest's image, %s: give an initramfs with -i (make image)", setup.initrd);
+		missing("the guest's image, %s; give an initramfs with -i (make image)", setup.initrd);
 }
 
 /* "0", "0,2": where this process and all guests run. */

@@ -753,6 +753,8 @@ static const char *title(const struct measurement *m)
 	length += snprintf(text + length, sizeof(text) - length, "%s", m->workload);
 	if (m->who > 1)
 		snprintf(text + length, sizeof(text) - length, " (%u)", m->who);
+	else if (!m->who && strcmp(m->shape_name, "host"))
+		snprintf(text + length, sizeof(text) - length, " (host)");
 	return text;
 }
 
