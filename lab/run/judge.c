@@ -13,6 +13,9 @@
  * FAIL is the subject's fault (a test, the kernel), ERROR the lab's: a run
  * that says too little to tell is an ERROR, never a PASS.
  *
+ * A program that speaks TAP has to keep its plan; so has each test whose output one that
+ * runs others, as the kernel's run_kselftest.sh, passes on behind "# ".
+ *
  * EXPECTATIONS are lines of
  *	outcome NAME WORD [TEXT]
  *				the program is to "skip" or "fail", or either
@@ -39,10 +42,17 @@
 #define MAX_ITEMS	258
 #define SKIP_STATUS	4	/* KSFT_SKIP, tools/testing/selftests/kselftest.h */
 #define WHY		400
+#define TAP_LEVELS	2	/* run_kselftest.sh, and the tests that it runs */
 
 /* In the order of gravity: a broken subject often breaks the log, too. */
 enum outcome { PASS, SKIP, ERROR, FAIL };
 static const char *const outcome_names[] = { "PASS", "SKIP", "ERROR", "FAIL" };
+
+/* What one TAP document said so far. */
+struct tap {
+	bool seen, has_plan;
+	unsigned int planned, results, skipped;
+};
 
 struct item {
 	char name[128];
@@ -53,8 +63,8 @@ struct item {
 	char end[64];		/* "status=0" */
 	/* What its output said. */
 	char last[WHY], skip[WHY], assertion[WHY], not_ok[WHY];
-	bool tap, in_assertion, has_plan;
-	unsigned int planned, results;
+	bool in_assertion;
+	struct tap tap[TAP_LEVELS];	/* [1] is within [0] */
 	/* What the ground truth says of the time in which it ran. */
 	bool marked_begin, marked_end;
 	unsigned long long explicit_changes;
@@ -308,21 +318,50 @@ static void take_guest_line(struct judge *judge, struct item *item, const char *
 		find_splat(judge, item, "guest's kernel", inner);
 }
 
+/* What is wrong with a document at its end, "" for nothing. */
+static void check_tap(const struct tap *tap, char *why)
+{
+	why[0] = '\0';
+	if (tap->seen && !tap->has_plan)
+		snprintf(why, WHY, "TAP without a plan line (1..N)");
+	else if (tap->has_plan && tap->planned != tap->results)
+		snprintf(why, WHY, "%u TAP results, planned %u", tap->results, tap->planned);
+}
+
+/* A result of the outer document ends the inner one, which it is the result of. */
+static void end_inner(struct item *item, bool ok)
+{
+	struct tap *inner = &item->tap[1];
+	char why[WHY];
+
+	check_tap(inner, why);
+	if (ok && why[0])
+		find(item, FAIL, "ok of a test with %s", why);
+	*inner = (struct tap) { 0 };
+}
+
+/* The lines of an inner document begin with "# ", as its comments do in turn. */
 static void take_tap(struct item *item, const char *text)
 {
-	unsigned int number;
+	const char *inner = log_after(text, "# ");
+	struct tap *tap = &item->tap[inner ? 1 : 0];
+	bool ok, not_ok;
 
+	text = inner ?: text;
+	ok = log_after(text, "ok ");
+	not_ok = log_after(text, "not ok ");
 	if (log_after(text, "TAP version"))
-		item->tap = true;
-	if (sscanf(text, "1..%u", &number) == 1) {
-		item->has_plan = true;
-		item->planned = number;
+		tap->seen = true;
+	if (sscanf(text, "1..%u", &tap->planned) == 1)
+		tap->has_plan = true;
+	if (ok || not_ok) {
+		tap->seen = true;
+		tap->results++;
+		tap->skipped += strstr(text, "# SKIP") != NULL;
+		if (!inner)
+			end_inner(item, ok);
 	}
-	if (log_after(text, "ok ") || log_after(text, "not ok ")) {
-		item->tap = true;
-		item->results++;
-	}
-	if (log_after(text, "not ok ") && !item->not_ok[0])
+	if (not_ok && !item->not_ok[0])
 		copy(item->not_ok, WHY, text);
 }
 
@@ -681,14 +720,18 @@ static void judge_truth(struct judge *judge)
 
 static void judge_success(struct item *item)
 {
+	const struct tap *tap = &item->tap[0];
+	char why[WHY];
+
+	check_tap(tap, why);
 	if (item->not_ok[0])
 		find_by_status(item, FAIL, "status 0, but \"%s\"", item->not_ok);
-	else if (item->has_plan && !item->planned)
+	else if (tap->has_plan && !tap->planned)
 		find_by_status(item, SKIP, "%s", item->skip[0] ? item->skip : "empty TAP plan");
-	else if (item->tap && !item->has_plan)
-		find(item, ERROR, "TAP without a plan line (1..N)");
-	else if (item->has_plan && item->planned != item->results)
-		find(item, FAIL, "%u TAP results, planned %u", item->results, item->planned);
+	else if (why[0])
+		find(item, tap->has_plan ? FAIL : ERROR, "%s", why);
+	else if (tap->results && tap->skipped == tap->results)
+		find_by_status(item, SKIP, "%s", item->skip);
 }
 
 static void judge_program(struct item *item)
