@@ -48,16 +48,16 @@ demo: packages kernel kernel-base emulator image
 report: packages kernel kernel-base emulator image	## build/report.html: the same on two machines, and without the series
 	$(Q)lab/run/report
 
-check: packages	## all tests; the last line is "N passed, N failed, N skipped"
+check: packages-check	## all tests; the last line is "N passed, N failed, N skipped"
 	$(Q)scripts/check
 
-check-full: packages	## and those that take long: perf in all its shapes, the patched QEMU
+check-full: packages-check	## and those that take long: perf in all its shapes, the patched QEMU, coccicheck
 	$(Q)scripts/check full
 
-check-debug: packages	## the selftests on a kernel with KASAN, UBSAN, lockdep and more
+check-debug: packages-check	## the selftests on a kernel with KASAN, UBSAN, lockdep and more
 	$(Q)scripts/check debug
 
-check-fast: packages	## seconds, no kernel build: tests of model, lab and scripts, series, lint
+check-fast: packages-check	## seconds, no kernel build: tests of model, lab and scripts, series, lint
 	$(Q)scripts/check fast
 
 bench: packages kernel kernel-base emulator image	## what a world switch costs: exact counts of PMU accesses, for four kernels
@@ -72,13 +72,16 @@ precision: packages kernel emulator image	## how many VM exits cost how much pre
 mutants: packages kernel kernel-base emulator image	## break the series in known ways; a named test must notice each
 	$(Q)lab/run/mutants
 
-lint: packages kernel kernel-base	## checkpatch, sparse, W=1, shellcheck, the series against its files
-	$(Q)scripts/lint
+lint: packages-check kernel kernel-base	## checkpatch, sparse, W=1, coccicheck, kernel-doc, htmldocs, shellcheck, the series
+	$(Q)scripts/lint full
 
 ##
 ## The stages:
-packages:	## install the Debian packages of base/packages that are missing
+packages:	## install the Debian packages of base/packages that are missing (check and lint: base/packages-check)
 	$(Q)scripts/packages
+
+packages-check: packages
+	$(Q)scripts/packages base/packages-check
 
 tree: packages	## build/linux, a Git tree of Linux with a commit for each patch
 	$(Q)scripts/tree
@@ -119,7 +122,7 @@ endif
 
 # Every stage takes all processors by itself.
 .NOTPARALLEL:
-.PHONY: all demo report qemu check check-full check-debug check-fast bench speed precision mutants lint packages tree kernel kernel-base \
+.PHONY: all demo report qemu check check-full check-debug check-fast bench speed precision mutants lint packages packages-check tree kernel kernel-base \
 	kernel-debug emulator image boot refresh export clean help
 
 ##
