@@ -5,6 +5,7 @@
  *
  *	features	what CPUID, the MSRs and sysfs say of topdown
  *	zero start stop	the fixed counters 0-3 and PERF_METRICS, by MSR
+ *	allow		their bits in PERF_GLOBAL_CTRL; none is set to count
  *	work		some ten milliseconds, of all kinds
  *	tick		some ten microseconds
  *	read		the PMU's MSRs
@@ -168,6 +169,12 @@ static void start(void)
 	wrmsr(MSR_GLOBAL_CTRL, ENABLE_FIXED | (has_metrics() ? ENABLE_METRICS : 0));
 }
 
+/* As Linux does with all that CPUID says as soon as it uses any counter. */
+static void allow(void)
+{
+	wrmsr(MSR_GLOBAL_CTRL, ENABLE_FIXED);
+}
+
 static void read_all(void)
 {
 	char name[] = "counter0";
@@ -247,7 +254,7 @@ static void obey(const char *word)
 		void (*call)(void);
 	} words[] = {
 		{ "features", features }, { "zero", zero }, { "start", start },
-		{ "stop", stop }, { "work", work }, { "tick", tick },
+		{ "stop", stop }, { "allow", allow }, { "work", work }, { "tick", tick },
 		{ "read", read_all }, { "perf", perf },
 	};
 	unsigned int i;

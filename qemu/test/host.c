@@ -564,6 +564,12 @@ static void test_refuse(void)
 	tell("work", NULL);
 	tell("read", NULL);
 	end(true);
+	/* Nothing counted, nor could. */
+	boot(program, "host,-perf-metrics", NULL);
+	tell("zero", NULL);
+	tell("allow", NULL);
+	save();
+	check_refused(program, "host,pmu=off", "fixed counter 3");
 	boot(program, cpu, NULL);
 	count_work(NULL);
 	save();
