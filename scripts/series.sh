@@ -21,8 +21,8 @@
 #
 # base/X.Y/subject.patch
 #            what differs in the patch NNNN-subject.patch on Linux X.Y, which is
-#            not the one that the series is for. Messages and new files are the
-#            same for all:
+#            not the one that the series is for. Messages and names of new files
+#            are the same for all:
 #
 #                why it differs
 #                ---
@@ -34,7 +34,8 @@
 #            "Moved": the patch's diff of the first file is for the second one.
 #            "Instead-of": its diff of this file is left out. The number is a
 #            hash of what it adds and removes: if that changes, so may have to
-#            what is here. The diff below is applied in addition.
+#            what is here. The diff below is applied at last, and may edit what
+#            the patch adds.
 
 # series_entries: the patches, in order.
 series_entries() {
@@ -61,16 +62,13 @@ patch_new_files() {
 	/^---$/ { below = 1 }' "$1"
 }
 
-# patch_diff PATCH [DIFFERENCE]: what to apply.
+# patch_diff PATCH [DIFFERENCE]: what to apply of PATCH.
 patch_diff() {
 	awk '
 	FNR == 1 { file++ }
-	file == 2 && /^diff --git / { more = 1 }
-	file == 2 && more { extra = extra $0 "\n" }
-	file == 2 && below && /^Moved: / { to[$2] = $3 }
-	file == 2 && below && /^Instead-of: / { without[$2] = 1 }
-	file == 2 { if ($0 == "---") below = 1; next }
-	{ line[++lines] = $0 }
+	file == 2 && /^Moved: / { to[$2] = $3 }
+	file == 2 && /^Instead-of: / { without[$2] = 1 }
+	file == 1 { line[++lines] = $0 }
 	END {
 		for (n = 1; n <= lines; n++) {
 			if (line[n] ~ /^diff --git /) {
@@ -87,7 +85,6 @@ patch_diff() {
 			}
 			print line[n]
 		}
-		printf "%s", extra
 	}' "$@"
 }
 
@@ -216,11 +213,7 @@ series_identity() {
 
 # series_apply PATCH [DIFFERENCE]: into the index.
 series_apply() {
-	patch_diff "$@" >"$build/log/apply.patch"
-	if [ -s "$build/log/apply.patch" ]; then
-		git apply --cached --whitespace=nowarn "$build/log/apply.patch" \
-			2>"$build/log/apply.log" || return 1
-	fi
+	patch_diff "$@" | index_apply || return 1
 	for file in $(patch_new_files "$1"); do
 		if ! linux_path "$file" || git ls-files --error-unmatch "$file" >/dev/null 2>&1; then
 			echo "$file is no new file of Linux" >"$build/log/apply.log"
@@ -229,6 +222,14 @@ series_apply() {
 		git update-index --add --cacheinfo \
 			"$(file_mode "$top/$file"),$(git hash-object -w --no-filters "$top/$file"),$file"
 	done
+	[ "$#" -lt 2 ] || sed -n '/^diff --git /,$p' "$2" | index_apply
+}
+
+# index_apply: a diff, or nothing, from standard input.
+index_apply() {
+	cat >"$build/log/apply.patch"
+	[ ! -s "$build/log/apply.patch" ] ||
+		git apply --cached --whitespace=nowarn "$build/log/apply.patch" 2>"$build/log/apply.log"
 }
 
 # same_commits A B: equal trees and messages, whoever wrote them and when.

@@ -185,6 +185,35 @@ test_base_refresh_refuses_what_is_common() {
 	diff before after
 }
 
+# A new file is the same for all, unless base/7.3 has said that it is not.
+test_base_edits_a_new_file() {
+	two_bases
+	differences
+	cat >>"$repo/$replaced" <<-END
+	diff --git a/$new_file b/$new_file
+	--- a/$new_file
+	+++ b/$new_file
+	@@ -1 +1 @@
+	-int a;
+	+int b;
+	END
+	snapshot >before
+	on73 "$repo/scripts/tree"
+	has "$tree73/$new_file" 'int b;'
+	on73 "$repo/scripts/refresh"
+	snapshot >after
+	diff before after
+	sed -i 's/int b/int c/' "$tree73/$new_file"
+	git -C "$tree73" commit -q -a --amend --no-edit
+	on73 "$repo/scripts/refresh"
+	has "$repo/$replaced" '^+int c;'
+	has "$repo/$new_file" 'int a;'
+	sed -i 's/int c/int a/' "$tree73/$new_file"
+	git -C "$tree73" commit -q -a --amend --no-edit
+	on73 "$repo/scripts/refresh"
+	same "$(grep -c "$new_file" "$repo/$replaced")" 0
+}
+
 # What a patch changes where 7.3 has a diff of its own would be missing there.
 test_base_sees_that_a_patch_changed() {
 	two_bases
