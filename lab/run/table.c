@@ -751,10 +751,9 @@ static const char *title(const struct measurement *m)
 	if (strcmp(m->shape_name, "stat"))
 		length = snprintf(text, sizeof(text), "%s/", m->shape_name);
 	length += snprintf(text + length, sizeof(text) - length, "%s", m->workload);
-	if (m->who > 1)
+	/* 0 is the host, where that is not what the shape says. */
+	if (m->who > 1 || (!m->who && strcmp(m->shape_name, "host")))
 		snprintf(text + length, sizeof(text) - length, " (%u)", m->who);
-	else if (!m->who && strcmp(m->shape_name, "host"))
-		snprintf(text + length, sizeof(text) - length, " (host)");
 	return text;
 }
 
