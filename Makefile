@@ -101,6 +101,10 @@ emulator: packages	## build/emulator, Bochs with the model of the PMU
 image: packages kernel	## build/image, what the emulated host and its guests boot into
 	$(Q)lab/image/build
 
+deb: kernel image	## build/deb, Debian packages for a real host: CONFIG=running, cloud, or FILE
+	$(Q)scripts/packages base/packages-deb
+	$(Q)scripts/deb
+
 qemu:	## build/qemu, QEMU that knows the feature by name and migrates it (optional)
 	$(Q)scripts/packages base/packages-qemu
 	$(Q)qemu/build
@@ -123,7 +127,7 @@ endif
 # Every stage takes all processors by itself.
 .NOTPARALLEL:
 .PHONY: all demo report qemu check check-full check-debug check-fast bench speed precision mutants lint packages packages-check tree kernel kernel-base \
-	kernel-debug emulator image boot refresh export clean help
+	kernel-debug emulator image deb boot refresh export clean help
 
 ##
 ## Variables:
@@ -133,6 +137,7 @@ endif
 ##   MIRROR=URL          the Debian mirror (default: the one of this machine's apt)
 ##   MACHINE=NAME        the emulated host, one of lab/machine (default: icelake)
 ##   CPUS=N CMD="..."    for boot: logical CPUs; a command instead of a shell
+##   CONFIG=NAME|FILE    for deb: whose configuration the kernel has, see scripts/deb
 ##   JOBS=N              parallel jobs
 ##   REPO=URL VERSION=N PREFIX=TEXT
 ##                       for export: where others find this repository, "PATCH vN",
