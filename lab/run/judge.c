@@ -705,8 +705,10 @@ static void judge_truth(struct judge *judge)
 		machine |= strstr(line, "\"type\":\"machine\"") != NULL;
 		total |= strstr(line, "\"type\":\"total\"") != NULL;
 	}
-	take_rest(judge, NULL, "leak", &leaks, leaks.audited);
-	take_rest(judge, NULL, "lost", &losses, losses.audited);
+	if (audit) {
+		take_rest(judge, NULL, "leak", &leaks, leaks.audited);
+		take_rest(judge, NULL, "lost", &losses, losses.audited);
+	}
 	if (!machine)
 		find(boot, ERROR, "no machine line in truth.jsonl");
 	if (!total)
