@@ -122,7 +122,7 @@ static void set_up(void)
 	if (symlink("/proc/self/fd", "/dev/fd") || symlink("fd/0", "/dev/stdin") ||
 	    symlink("fd/1", "/dev/stdout") || symlink("fd/2", "/dev/stderr"))
 		say("lab: error cannot make links in /dev: %s", strerror(errno));
-	setenv("PATH", "/bin:/sbin:/lab/bin:/selftests", 1);
+	setenv("PATH", "/bin:/sbin:/usr/bin:/usr/sbin:/lab/bin:/selftests", 1);
 	setenv("HOME", "/", 1);
 }
 
