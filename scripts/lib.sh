@@ -86,3 +86,32 @@ linux_version() {
 	/^NAME/ { exit }
 	END { print v["VERSION"] "." v["PATCHLEVEL"] "." v["SUBLEVEL"] v["EXTRAVERSION"] }' "$1/Makefile"
 }
+
+# config_drops FILE: of the settings on standard input those that the kernel
+# configuration FILE does not have. Kconfig drops, without a word, one whose option
+# does not exist or has an unmet dependency. One that is to be off or empty may be
+# absent.
+config_drops() {
+	while read -r setting; do
+		case $setting in
+		*=n) ! grep -q "^${setting%=n}=" "$1" ;;
+		*='""') ! grep -q "^${setting%\"}[^\"]" "$1" ;;
+		*) grep -qxF -e "$setting" "$1" ;;
+		esac || echo "$setting"
+	done
+}
+
+# work_tree DIRECTORY COMMIT: what build/linux has in COMMIT, without edits, in a Git
+# work tree of its own: build/linux is the user's.
+work_tree() {
+	if [ ! -e "$1/.git" ]; then
+		[ -d "$build/linux/.git" ] || die "there is no $build/linux: make tree makes it"
+		say "a second work tree: $1"
+		rm -rf "$1"
+		mkdir -p "$(dirname "$1")"
+		git -C "$build/linux" worktree prune
+		git -C "$build/linux" worktree add -q --detach "$1" "$2"
+	fi
+	git -C "$1" reset -q --hard
+	git -C "$1" checkout -q --detach "$(git -C "$build/linux" rev-parse "$2")"
+}
