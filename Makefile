@@ -60,6 +60,10 @@ check-debug: packages-check	## the selftests on a kernel with KASAN, UBSAN, lock
 check-fast: packages-check	## seconds, no kernel build: tests of model, lab and scripts, series, lint
 	$(Q)scripts/check fast
 
+check-series: packages kernel emulator image	## build every commit in many ways, boot it with its PMU selftests; hours, once
+	$(Q)scripts/packages base/packages-series
+	$(Q)scripts/check series
+
 bench: packages kernel kernel-base emulator image	## what a world switch costs: exact counts of PMU accesses, for four kernels
 	$(Q)lab/bench/bench
 
@@ -126,7 +130,7 @@ endif
 
 # Every stage takes all processors by itself.
 .NOTPARALLEL:
-.PHONY: all demo report qemu check check-full check-debug check-fast bench speed precision mutants lint packages packages-check tree kernel kernel-base \
+.PHONY: all demo report qemu check check-full check-debug check-fast check-series bench speed precision mutants lint packages packages-check tree kernel kernel-base \
 	kernel-debug emulator image deb boot refresh export clean help
 
 ##
@@ -138,6 +142,8 @@ endif
 ##   MACHINE=NAME        the emulated host, one of lab/machine (default: icelake)
 ##   CPUS=N CMD="..."    for boot: logical CPUs; a command instead of a shell
 ##   CONFIG=NAME|FILE    for deb: whose configuration the kernel has, see scripts/deb
+##   COMMITS=N..M        for check-series: only these, by number
+##   CONFIGS="NAME..."   for check-series: only these columns of its table
 ##   JOBS=N              parallel jobs
 ##   REPO=URL VERSION=N PREFIX=TEXT
 ##                       for export: where others find this repository, "PATCH vN",

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=sh disable=SC2154 # world.sh sets them
+# scripts/check-commits, with a Kbuild and an emulated host that only look for words
+
+# workshop: three commits, two columns of builds and one of boots. The Kbuild in it finds
+# the words "broken" and "brokenCOLUMN" in the sources, and writes what it was asked for
+# to "calls"; so does the host, with the programs of its plan.
+workshop() {
+	three_commits
+	mkdir -p "$repo/base/kconfig" "$repo/lab/run" "$repo/lab/machine" "$repo/lab/image" \
+		"$repo/build/emulator" "$repo/build/image"
+	: >"$root/calls"
+	touch "$repo/lab/machine/icelake" "$repo/lab/image/init.c" "$repo/build/emulator/bochs" \
+		"$repo/build/image/initramfs.cpio.gz"
+	cat >"$repo/base/builds" <<-'END'
+	# ways
+	plain  x86_64  gcc  allmodconfig  objects.config  kvm
+	amd    x86_64  gcc  allmodconfig  objects.config  perf  KVM_INTEL=n
+	END
+	echo CONFIG_KVM_INTEL=m >"$repo/base/kconfig/objects.config"
+	echo CONFIG_KVM=y >"$repo/base/kconfig/lab.config"
+	printf 'x86/old_test\nx86/a_test\n' >"$repo/base/selftests"
+	cat >"$repo/lab/run/boots-commit" <<-'END'
+	boot tests commit icelake 1 patched
+	run old_test 60 /selftests-commit/old_test
+	run a_test 60 /selftests-commit/a_test
+	outcome a_test pass
+	END
+	cat >"$repo/scripts/kernel" <<-'END'
+	#!/bin/sh
+	linux=$TOPDOWN_BUILD/linux
+	for word; do
+		case $word in
+		O=*) out=${word#O=} ;;
+		esac
+	done
+	echo "kernel $1 ${out##*/} $(git -C "$linux" log -1 --format=%s)" >>../calls
+	case $*:${out##*/} in
+	commit:)
+		mkdir -p "$TOPDOWN_BUILD/selftests/x86"
+		cp /bin/true "$TOPDOWN_BUILD/selftests/x86/old_test"
+		rm -f "$TOPDOWN_BUILD/selftests/x86/a_test"
+		[ ! -f "$linux/tools/testing/selftests/kvm/x86/a_test.c" ] ||
+			cp /bin/true "$TOPDOWN_BUILD/selftests/x86/a_test"
+		;;
+	*allmodconfig*) grep -v UNKNOWN "$KCONFIG_ALLCONFIG" | sed '/=n$/d' >"$out/.config" ;;
+	*)
+		echo '  HOSTCC  fdt_strerror.o'
+		[ ! -f ../no-memory ] || { echo 'gcc: fatal error: killed' && exit 1; }
+		! grep -rEn "warned" "$linux/arch" || echo 'pmu.c:1: warning: warned'
+		! grep -rEwn "broken|broken${out##*/}" "$linux/arch" | sed 's/.*/pmu.c: error: &/' | grep .
+		;;
+	esac
+	END
+	cat >"$repo/lab/run/check" <<-'END'
+	#!/bin/sh
+	echo "boot $ONLY $(awk '$1 == "run" { printf "%s ", $2 }' "$BOOTS")" >>../calls
+	echo "PASS $ONLY/boot" >"$RESULTS"
+	! grep -rq unbootable build/commits/linux/arch || ! echo "FAIL $ONLY/a_test: leak" >>"$RESULTS"
+	END
+	chmod +x "$repo/scripts/kernel" "$repo/lab/run/check"
+}
+
+# check_commits: with its results in "said" and its table in "out".
+check_commits() {
+	: >said
+	(cd "$repo" && RESULTS="$root/said" scripts/check-commits >"$root/out")
+}
+
+# finds_something: check_commits fails.
+finds_something() {
+	if check_commits; then
+		echo "found nothing: $(cat out)"
+		return 1
+	fi
+}
+
+# change NUMBER COMMAND...: run it in the tree as part of that commit.
+change() {
+	number=$1
+	shift
+	old=$(git -C "$tree" rev-list --reverse refs/topdown/base..HEAD)
+	git -C "$tree" checkout -q "$(echo "$old" | sed -n "${number}p")"
+	(cd "$tree" && "$@")
+	git -C "$tree" add -A
+	git -C "$tree" commit -q --amend --no-edit
+	for commit in $(echo "$old" | sed "1,${number}d"); do
+		git -C "$tree" cherry-pick "$commit" >/dev/null
+	done
+}
+
+# bad_outcomes: as "NUMBER/COLUMN OUTCOME", sorted, those that are not PASS.
+bad_outcomes() {
+	sed -n 's/^\([A-Z]*\) commits\/0\([0-9]\)[^ ]*\/\([a-z]*\).*/\2\/\3 \1/p' said | grep -v PASS | sort
+}
+
+test_commits_that_are_fine() {
+	workshop
+	check_commits
+	same "$(grep -c '^PASS commits/' said)" 9
+	same "$(grep -c ' ok *ok *ok$' out)" 3
+	has out '^01-KVM-x86-pmu-First '
+	has out '^check-commits: 9 of 9 passed$'
+}
+
+test_commits_of_which_one_does_not_build() {
+	workshop
+	change 2 sed -i 's/^7$/broken/' arch/x86/kvm/pmu.c
+	change 3 sed -i 's/^broken$/7/' arch/x86/kvm/pmu.c
+	finds_something
+	same "$(bad_outcomes)" "$(printf '2/amd FAIL\n2/plain FAIL')"
+	has said 'FAIL commits/02-.*/plain: pmu.c: error: .*broken (all of it: .*/2-plain.log)$'
+	same "$(awk '/^02-/ { print $2, $3, $4 }' out)" 'FAIL FAIL ok'
+}
+
+test_commits_broken_in_one_configuration() {
+	workshop
+	change 3 sed -i 's/^7$/brokenamd/' arch/x86/kvm/pmu.c
+	finds_something
+	same "$(bad_outcomes)" '3/amd FAIL'
+}
+
+test_commits_with_a_warning() {
+	workshop
+	change 3 sed -i 's/^7$/warned/' arch/x86/kvm/pmu.c
+	finds_something
+	same "$(bad_outcomes)" "$(printf '3/amd FAIL\n3/plain FAIL')"
+}
+
+test_commits_on_a_base_that_does_not_build() {
+	sed -i 's/^7$/broken/' linux/arch/x86/kvm/pmu.c
+	workshop
+	finds_something
+	same "$(bad_outcomes | sort -u -k 2)" '1/amd ERROR'
+	has said 'ERROR commits/01-.*/plain: the base does not build either: pmu.c: error'
+}
+
+test_commits_of_which_one_does_not_boot() {
+	workshop
+	change 1 sed -i 's/^7$/unbootable/' arch/x86/kvm/pmu.c
+	change 2 sed -i 's/^unbootable$/7/' arch/x86/kvm/pmu.c
+	finds_something
+	same "$(bad_outcomes)" '1/tests FAIL'
+	has said 'FAIL commits/01-.*/tests: commit-1-tests/a_test: leak'
+}
+
+test_commits_run_the_tests_that_they_have() {
+	workshop
+	check_commits
+	same "$(grep '^boot' calls)" "$(printf 'boot commit-3-tests old_test a_test \nboot commit-2-tests old_test a_test \nboot commit-1-tests old_test ')"
+}
+
+test_commits_that_passed_are_not_built_again() {
+	workshop
+	check_commits
+	: >calls
+	change 2 git commit -q --amend -m 'KVM: selftests: Another subject'
+	check_commits
+	same "$(cat calls)" ''
+	same "$(grep -c '^PASS commits/' said)" 9
+	has said 'PASS commits/02-KVM-selftests-Another-subject/amd'
+	# What a later commit changes, says nothing of those before.
+	change 3 sed -i 's/^50$/fifty/' arch/x86/kvm/vmx/pmu_intel.c
+	check_commits
+	same "$(grep -c . calls)" "$(grep -c 'KVM: VMX: Third\|commit-3' calls)"
+	same "$(grep -c 'commit-3-tests' calls)" 1
+}
+
+test_commits_to_selftests_are_not_compiled() {
+	workshop
+	check_commits
+	# The second commit has but a selftest: its objects are those of the first one.
+	same "$(grep -c 'kernel make .* First' calls)" 0
+	same "$(grep -c 'kernel make .* Second' calls)" 2
+	has calls 'kernel commit  *KVM: x86/pmu: First'
+}
+
+test_commits_that_failed_are_tried_again() {
+	workshop
+	change 3 sed -i 's/^7$/broken/' arch/x86/kvm/pmu.c
+	finds_something
+	: >calls
+	finds_something
+	has calls 'kernel make plain KVM: VMX: Third'
+	change 3 sed -i 's/^broken$/7/' arch/x86/kvm/pmu.c
+	check_commits
+	same "$(awk '/^03-/ { print $2, $3, $4 }' out)" 'ok ok ok'
+}
+
+test_commits_that_the_machine_failed_are_tried_again() {
+	workshop
+	touch no-memory
+	finds_something
+	has said 'ERROR commits/03-.*: the base does not build either: gcc: fatal error: killed'
+	same "$(awk '/^03-/ { print $2, $3, $4 }' out)" 'ERROR ERROR ok'
+	rm no-memory
+	check_commits
+	same "$(awk '/^03-/ { print $2, $3, $4 }' out)" 'ok ok ok'
+}
+
+test_commits_with_a_setting_that_kconfig_drops() {
+	workshop
+	sed -i '/^amd/s/$/ UNKNOWN=y/' "$repo/base/builds"
+	finds_something
+	has said 'ERROR commits/03-.*/amd: .*Kconfig drops CONFIG_UNKNOWN=y'
+	same "$(bad_outcomes | sort -u -k 2)" '1/amd ERROR'
+}
+
+test_commits_that_are_chosen() {
+	workshop
+	COMMITS=2..3 CONFIGS=amd check_commits
+	same "$(sed 's/.*commits.0\(.\).*\//\1 /' said | paste -sd ' ')" '3 amd 2 amd'
+	for wrong in 0 4 2..9 3..2 a 1...2 1..2..3 ..2 2.. .. -1; do
+		COMMITS=$wrong fails "$repo/scripts/check-commits"
+		has said 'COMMITS='
+	done
+	CONFIGS=arm fails "$repo/scripts/check-commits"
+	has said 'there is no arm: choose from plain amd tests'
+}
+
+test_commits_one_run_at_a_time() {
+	workshop
+	mkdir -p "$repo/build/commits"
+	(
+		flock 8
+		fails "$repo/scripts/check-commits"
+	) 8>"$repo/build/commits/lock"
+	has said 'another one is at work in .*: wait for it'
+	check_commits
+}
