@@ -37,11 +37,11 @@ workshop() {
 	echo "kernel $1 ${out##*/} $(git -C "$linux" log -1 --format=%s)" >>../calls
 	case $*:${out##*/} in
 	commit:)
-		mkdir -p "$TOPDOWN_BUILD/selftests/x86"
-		cp /bin/true "$TOPDOWN_BUILD/selftests/x86/old_test"
-		rm -f "$TOPDOWN_BUILD/selftests/x86/a_test"
+		mkdir -p "$TOPDOWN_BUILD/kselftest/kvm"
+		cp /bin/true "$TOPDOWN_BUILD/kselftest/kvm/old_test"
+		rm -f "$TOPDOWN_BUILD/kselftest/kvm/a_test"
 		[ ! -f "$linux/tools/testing/selftests/kvm/x86/a_test.c" ] ||
-			cp /bin/true "$TOPDOWN_BUILD/selftests/x86/a_test"
+			cp /bin/true "$TOPDOWN_BUILD/kselftest/kvm/a_test"
 		;;
 	*allmodconfig*) grep -v UNKNOWN "$KCONFIG_ALLCONFIG" | sed '/=n$/d' >"$out/.config" ;;
 	*)
