@@ -115,3 +115,21 @@ work_tree() {
 	git -C "$1" reset -q --hard
 	git -C "$1" checkout -q --detach "$(git -C "$build/linux" rev-parse "$2")"
 }
+
+# copy_libraries PROGRAM ROOT: those that it is linked with, if it is, to their place below
+# ROOT.
+copy_libraries() {
+	ldd "$1" 2>/dev/null | sed -n 's/^[^/]*\(\/[^ ]*\) (0x.*/\1/p' |
+	while read -r library; do
+		[ -e "$2$library" ] || {
+			mkdir -p "$2$(dirname "$library")"
+			cp -L "$library" "$2$library"
+		}
+	done
+}
+
+# initramfs ROOT: all of it as one, to standard output; the same bytes for the same files.
+initramfs() {
+	(cd "$1" && find . | LC_ALL=C sort |
+		cpio --quiet --create --format=newc --owner=0:0 --reproducible) | gzip -6n
+}
