@@ -10,20 +10,25 @@
  *
  *	topdown-mark: mark=NUMBER
  *
- * before the command.  Exits with the command's status, or with 125 when it
- * could not be run.
+ * before the command, which starts when all that was said is on the console.
+ * Exits with the command's status, or with 125 when it could not be run.
  */
 #define _GNU_SOURCE
+#include <ctype.h>
+#include <dirent.h>
 #include <err.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "mark.h"
 
 #define EXIT_LAB	125
+#define PRINTED_MS	1000
 
 /*
  * Numbers that no other measurement of this boot has, on the host or in any
@@ -53,6 +58,53 @@ static void mark_owners(uint64_t base)
 	}
 	if (sched_setaffinity(0, sizeof(all), &all))
 		err(EXIT_LAB, "sched_setaffinity");
+}
+
+/* Opens what /proc says of the thread that prints to the console; -1 without one. */
+static int open_printer(void)
+{
+	DIR *directory = opendir("/proc");
+	struct dirent *entry;
+	int fd = -1;
+
+	while (fd < 0 && directory && (entry = readdir(directory))) {
+		char path[32], stat[256] = "";
+
+		if (!isdigit((unsigned char)entry->d_name[0]))
+			continue;
+		snprintf(path, sizeof(path), "/proc/%.10s/stat", entry->d_name);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd >= 0 && (read(fd, stat, sizeof(stat) - 1) < 0 || !strstr(stat, "(pr/"))) {
+			close(fd);
+			fd = -1;
+		}
+	}
+	if (directory)
+		closedir(directory);
+	return fd;
+}
+
+/*
+ * Waits until the console has all lines.  The driver of the serial port has a thread for
+ * them in Linux 7.3 (CON_NBCON in drivers/tty/serial/8250/8250_core.c), which would print
+ * them beside the command: perf counts what the command does, the ground truth has all
+ * between two marks.  The thread sleeps when it is done.
+ */
+static void wait_until_printed(void)
+{
+	int i, printer = open_printer();
+	char stat[256] = "", *state;
+
+	for (i = 0; printer >= 0 && i < PRINTED_MS; i++) {
+		usleep(1000);	/* first, process 1 passes on what was printed here */
+		if (pread(printer, stat, sizeof(stat) - 1, 0) < 0)
+			break;
+		state = strstr(stat, ") ");
+		if (!state || state[2] == 'S')
+			break;
+	}
+	if (printer >= 0)
+		close(printer);
 }
 
 static int run(char **command)
@@ -85,6 +137,7 @@ int main(int argc, char **argv)
 	setenv(MARK_VARIABLE, number, 1);
 	printf("topdown-mark: mark=%s\n", number);
 	fflush(stdout);
+	wait_until_printed();
 	mark_owners(base);
 	mark(base + MARK_BEGIN);
 	status = run(argv + 1);
