@@ -16,22 +16,10 @@ say() {
 	printf '%s: %s\n' "$me" "$*"
 }
 
-# Which Linux: BASE=NAME takes that of base/NAME, where the file linux lists
-# packages. What is built of another Linux than the one that the series is for
-# lies in build/NAME, all that is the same for each of them (the emulator,
-# QEMU) in build.
-main_base=7.2
-linux_base=${BASE:-$main_base}
-[ -f "$top/base/$linux_base/linux" ] ||
-	die "BASE=$linux_base: there is no base/$linux_base/linux, choose one of $(
-		cd "$top/base" && echo */linux | sed 's,/linux,,g')"
-common=${TOPDOWN_BUILD:-$top/build}
-build=$common
-[ -n "${TOPDOWN_BUILD:-}" ] || [ "$linux_base" = "$main_base" ] || build=$top/build/$linux_base
+build=${TOPDOWN_BUILD:-$top/build}
 
-# For messages: the folder as seen from the root, and how make is called for it.
+# For messages: the folder as seen from the root.
 shown=${build#"$top/"}
-make=${BASE:+BASE=$BASE }make
 
 # need TOOL PACKAGE: name the package of a missing program.
 need() {

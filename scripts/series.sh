@@ -18,24 +18,6 @@
 #            A file that a commit adds is not in its diff: it lies whole in
 #            this repository, at its Linux path, named by a New-file line.
 #            No Signed-off-by: "make export" adds that of the submitter.
-#
-# base/X.Y/subject.patch
-#            what differs in the patch NNNN-subject.patch on Linux X.Y, which is
-#            not the one that the series is for. Messages and names of new files
-#            are the same for all:
-#
-#                why it differs
-#                ---
-#                Moved: arch/x86/kvm/old.c arch/x86/kvm/new.c
-#                Instead-of: arch/x86/kvm/pmu.c 0123456789ab
-#                <empty line>
-#                diff --git ...
-#
-#            "Moved": the patch's diff of the first file is for the second one.
-#            "Instead-of": its diff of this file is left out. The number is a
-#            hash of what it adds and removes: if that changes, so may have to
-#            what is here. The diff below is applied at last, and may edit what
-#            the patch adds.
 
 # series_entries: the patches, in order.
 series_entries() {
@@ -62,74 +44,9 @@ patch_new_files() {
 	/^---$/ { below = 1 }' "$1"
 }
 
-# patch_diff PATCH [DIFFERENCE]: what to apply of PATCH.
+# patch_diff PATCH: what to apply of PATCH.
 patch_diff() {
-	awk '
-	FNR == 1 { file++ }
-	file == 2 && /^Moved: / { to[$2] = $3 }
-	file == 2 && /^Instead-of: / { without[$2] = 1 }
-	file == 1 { line[++lines] = $0 }
-	END {
-		for (n = 1; n <= lines; n++) {
-			if (line[n] ~ /^diff --git /) {
-				split(line[n], word, " ")
-				path = substr(word[3], 3)
-				section = head = 1
-			} else if (line[n] ~ /^@@ /)
-				head = 0
-			if (!section || path in without)
-				continue
-			if (head && path in to) {
-				gsub("a/" path, "a/" to[path], line[n])
-				gsub("b/" path, "b/" to[path], line[n])
-			}
-			print line[n]
-		}
-	}' "$@"
-}
-
-# patch_paths PATCH: the files of its diff.
-patch_paths() {
-	sed -n 's,^diff --git a/\([^ ]*\) .*,\1,p' "$1"
-}
-
-# section_hash PATCH PATH: of the lines that it adds to PATH and removes there.
-section_hash() {
-	patch_diff "$1" | awk -v path="$2" '
-	/^diff --git / { is = $3 == "a/" path; head = 1 }
-	/^@@ / { head = 0 }
-	is && !head && /^[-+]/' | sha256sum | cut -c 1-12
-}
-
-# difference_lines KEY DIFFERENCE: what its lines "KEY: ..." say.
-difference_lines() {
-	sed -n -e '/^diff --git /q' -e "s/^$1: *//p" "$2"
-}
-
-# difference_stale PATCH DIFFERENCE: the files in PATCH that are not any more as
-# they were when DIFFERENCE was made.
-difference_stale() {
-	difference_lines Instead-of "$2" | while read -r path hash; do
-		[ "$(section_hash "$1" "$path")" = "$hash" ] || echo "$path"
-	done
-	difference_lines Moved "$2" | while read -r path _; do
-		patch_paths "$1" | grep -qxF "$path" || echo "$path"
-	done
-}
-
-# differs_on COMMIT: set $differences, the folder with what differs on the Linux
-# of this base commit, to nothing if that is the one that the series is for.
-differs_on() {
-	version=$(git log -1 --format=%s "$1" | sed -n 's/^Linux \([0-9]*\.[0-9]*\).*/\1/p')
-	differences=
-	[ -z "$version" ] || [ "$version" = "$main_base" ] || [ ! -d "$top/base/$version" ] ||
-		differences=base/$version
-}
-
-# difference PATCH: the file of what differs there, if there is one.
-difference() {
-	file=$differences/${1##*/[0-9][0-9][0-9][0-9]-}
-	[ -z "$differences" ] || [ ! -f "$top/$file" ] || echo "$file"
+	sed -n '/^diff --git /,$p' "$1"
 }
 
 # New files lie at their Linux path, where they must not meet a file of this
@@ -156,24 +73,16 @@ series_files() {
 	done
 }
 
-# apply_to TREE DIFF: a diff on top of the series (or of its base), to a work tree
-# of either Linux: where a file's contents lie in another one, to that one.
+# apply_to TREE DIFF: a diff on top of the series (or of its base), to a work tree.
 apply_to() (
 	cd "$1" || exit
-	if git apply --check "$2" 2>/dev/null; then
-		exec git apply "$2"
-	fi
-	differs_on refs/topdown/base
-	moves=$(cat "$top/${differences:-none}"/*.patch 2>/dev/null | sort -u |
-		sed -n 's#^Moved: \([^ ]*\) \([^ ]*\)$#s,^\\(--- a\\|+++ b\\)/\1$,\\1/\2,#p')
-	sed -e '/^diff --git /d' -e "$moves" "$2" | git apply -
+	sed '/^diff --git /d' "$2" | git apply -
 )
 
-# series_key: a hash of them, in their order and with their modes, and of what
-# differs.
+# series_key: a hash of them, in their order and with their modes.
 series_key() {
 	files=$(series_files)
-	for file in $files $(for patch in $(series_entries); do difference "$patch"; done); do
+	for file in $files; do
 		echo "$file $(file_mode "$top/$file")"
 		cat "$top/$file"
 	done | sha256sum | cut -d " " -f 1
@@ -193,9 +102,8 @@ series_commits() {
 	export GIT_INDEX_FILE
 	git read-tree "$1"
 	for patch in $(series_entries); do
-		differ=$(difference "$patch")
-		series_apply "$top/$patch" ${differ:+"$top/$differ"} ||
-			die "$patch${differ:+ with $differ} does not apply on $(git log -1 --format=%s "$base"): $(head -n 1 "$build/log/apply.log")"
+		series_apply "$top/$patch" ||
+			die "$patch does not apply on $(git log -1 --format=%s "$base"): $(head -n 1 "$build/log/apply.log")"
 		stamp=$((stamp + 60))
 		commit=$(patch_message "$top/$patch" | series_identity \
 			git commit-tree -p "$commit" "$(git write-tree)")
@@ -211,9 +119,9 @@ series_identity() {
 	GIT_AUTHOR_DATE="$stamp +0000" GIT_COMMITTER_DATE="$stamp +0000" "$@"
 }
 
-# series_apply PATCH [DIFFERENCE]: into the index.
+# series_apply PATCH: into the index.
 series_apply() {
-	patch_diff "$@" | index_apply || return 1
+	patch_diff "$1" | index_apply || return 1
 	for file in $(patch_new_files "$1"); do
 		if ! linux_path "$file" || git ls-files --error-unmatch "$file" >/dev/null 2>&1; then
 			echo "$file is no new file of Linux" >"$build/log/apply.log"
@@ -222,7 +130,6 @@ series_apply() {
 		git update-index --add --cacheinfo \
 			"$(file_mode "$top/$file"),$(git hash-object -w --no-filters "$top/$file"),$file"
 	done
-	[ "$#" -lt 2 ] || sed -n '/^diff --git /,$p' "$2" | index_apply
 }
 
 # index_apply: a diff, or nothing, from standard input.

@@ -53,7 +53,7 @@ static void prepare_l2(struct vmx_pages *vmx)
 {
 	GUEST_ASSERT(prepare_for_vmx_operation(vmx));
 	GUEST_ASSERT(load_vmcs(vmx));
-	prepare_vmcs(vmx, NULL, &l2_stack[L2_STACK_SIZE]);
+	prepare_vmcs(vmx, NULL);
 	set_exec_control(CPU_BASED_USE_MSR_BITMAPS, true);
 }
 
