@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Judges a run of the emulated host: PASS, FAIL, SKIP or ERROR for each
- * program of its plan and for the boot itself.
+ * Judges a run of the emulated host: PASS, FAIL or ERROR for each program of its
+ * plan and for the boot itself.
  *
  *	judge [-q] [-e EXPECTATIONS] [-r RESULTS] DIR
  *
@@ -16,12 +16,11 @@
  * A program that speaks TAP has to keep its plan; so has each test whose output one that
  * runs others, as the kernel's run_kselftest.sh, passes on behind "# ".
  *
- * EXPECTATIONS are lines of
- *	outcome NAME WORD [TEXT]
- *				the program is to "skip" or "fail", or either
+ * A program has to pass; to skip is to FAIL, unless it is expected.  EXPECTATIONS are lines of
+ *	outcome NAME WORD TEXT	the program is to "skip" or "fail", or either
  *				("skip|fail"), by its own status, for a reason
- *				with TEXT: PASS if so; with "pass", to skip is
- *				to FAIL
+ *				with TEXT: PASS if so.  "fail" may be without
+ *				TEXT; "pass" says what holds anyway
  *	allow NAME TEXT		a kernel line with TEXT is no fault of NAME
  *	explicit NAME [TEXT]	the program writes registers of a guest's PMU in the
  *				guest's place: lines of loss (with TEXT) in the
@@ -44,7 +43,10 @@
 #define WHY		400
 #define TAP_LEVELS	2	/* run_kselftest.sh, and the tests that it runs */
 
-/* In the order of gravity: a broken subject often breaks the log, too. */
+/*
+ * In the order of gravity: a broken subject often breaks the log, too. None is a SKIP at the
+ * end.
+ */
 enum outcome { PASS, SKIP, ERROR, FAIL };
 static const char *const outcome_names[] = { "PASS", "SKIP", "ERROR", "FAIL" };
 
@@ -762,36 +764,50 @@ static void judge_program(struct item *item)
 		judge_success(item);
 }
 
-/* Turn what "outcome NAME WORD" announces into a PASS, and its absence not. */
+/* Turn what "outcome NAME WORD TEXT" announces into a PASS, and its absence not. */
 static void apply_expectation(struct judge *judge, char *entry)
 {
 	char name[128], words[64], why[WHY];
 	struct item *item;
+	const char *text;
 	int used = 0;
 	bool met;
 
-	if (sscanf(entry, "outcome %127s %63s %n", name, words, &used) != 2)
+	if (sscanf(entry, "outcome %127s %63s%n", name, words, &used) != 2)
 		return;
+	text = entry + used + strspn(entry + used, " ");
 	item = find_item(judge, name);
 	if (!item) {
 		find(&judge->items[0], ERROR, "expectation for %s, which is not in the plan", name);
+		return;
+	}
+	if (strstr(words, "skip") && !*text) {
+		find(&judge->items[0], ERROR, "%s is expected to skip without a reason", name);
 		return;
 	}
 	met = item->by_status &&
 	      ((item->outcome == SKIP && strstr(words, "skip")) ||
 	       (item->outcome == FAIL && strstr(words, "fail")));
 	copy(why, sizeof(why), item->why);
-	if (met && used && !strstr(why, entry + used)) {
+	if (met && !strstr(why, text)) {
 		find(item, FAIL, "does not pass, as expected, but not for \"%.100s\": %.200s",
-		     entry + used, why);
+		     text, why);
 	} else if (met) {
 		item->outcome = PASS;
 		snprintf(item->why, WHY, "does not pass here, as expected: %.300s", why);
 	} else if (item->outcome == PASS && strcmp(words, "pass")) {
 		find(item, FAIL, "passes, expected to %s here", words);
-	} else if (item->outcome == SKIP) {
-		find(item, FAIL, "skips, expected to %s here: %.300s", words, why);
 	}
+}
+
+/* Nothing skips unnoticed. */
+static void judge_skip(struct item *item)
+{
+	char why[WHY];
+
+	copy(why, sizeof(why), item->why);
+	if (item->outcome == SKIP)
+		find_by_status(item, FAIL, "skips, expected to pass here: %.300s", why);
 }
 
 static void apply_expectations(struct judge *judge)
@@ -889,8 +905,10 @@ int main(int argc, char **argv)
 	for (i = 1; i < judge.nr_items; i++)
 		judge_program(&judge.items[i]);
 	apply_expectations(&judge);
-	for (i = 1; i < judge.nr_items; i++)
+	for (i = 1; i < judge.nr_items; i++) {
+		judge_skip(&judge.items[i]);
 		describe_explicit(&judge.items[i]);
+	}
 	describe_boot(&judge);
 	return print(&judge, results, quiet);
 }
