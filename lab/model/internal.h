@@ -96,6 +96,19 @@ struct cpu_override {
 	uint64_t capabilities;
 };
 
+/* What whoever ran before Linux left in the registers; see machine.c. */
+struct before {
+	uint64_t gp;		/* in each general counter */
+	uint64_t fixed;		/* in each fixed counter but 3 */
+	uint64_t slots;		/* in fixed counter 3 */
+	uint64_t metrics;	/* PERF_METRICS */
+	uint64_t status;	/* overflows in GLOBAL_STATUS */
+	uint64_t selector;	/* of the general counters of selectors */
+	uint64_t selectors;	/* a mask */
+	uint64_t fixed_ctrl;
+	uint64_t global_ctrl;	/* bits beside those that reset sets */
+};
+
 struct pmu_machine {
 	char name[64];
 	uint64_t version;
@@ -113,6 +126,7 @@ struct pmu_machine {
 	uint64_t metrics_ignore;	/* metrics_reserved = ignore */
 	uint64_t metrics_truncate;	/* metrics_rounding = truncate */
 	struct penalty penalty;
+	struct before before;
 	struct cpu_override cpu[MACHINE_MAX_CPUS];
 	struct registry *registry;	/* the machine's one thing that changes */
 };
@@ -175,6 +189,7 @@ struct account {
 };
 
 #define DEPARTED	(UINT64_MAX - 1)	/* owner of pmu->departed */
+#define BEFORE		(UINT64_MAX - 2)	/* owner of pmu->before */
 
 struct account *truth_account(struct pmu *pmu, bool nonroot, uint64_t owner);
 void truth_machine(struct pmu *pmu);
@@ -363,6 +378,7 @@ struct pmu {
 	struct account root;	/* heads the list of accounts */
 	struct account spill;	/* for owners beyond memory */
 	struct account departed;	/* what guests held that are no more */
+	struct account before;		/* what was there at power on */
 	struct account *account;
 	const struct account *last_guest;	/* that ran here */
 	const struct account *pmi_guest;	/* that a PMI is on its way for, or NULL */

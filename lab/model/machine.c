@@ -4,8 +4,17 @@
  *
  * lab/machine/icelake shows the keys with their meaning; keys that are left out
  * have the values of Ice Lake.  Beside those there are pmu.pdcm (0: the machine
- * has no IA32_PERF_CAPABILITIES) and pmu.cpuN.perf_capabilities (one CPU that
- * differs).
+ * has no IA32_PERF_CAPABILITIES), pmu.cpuN.perf_capabilities (one CPU that
+ * differs), and pmu.before.*.
+ *
+ * At power on the registers of the PMU are zero, but Linux need not be the first that
+ * runs: firmware can use counters and leave them to themselves, for which Linux has a
+ * message (check_hw_exists() in arch/x86/events/core.c), and a kernel that was started
+ * by kexec finds what the crashed one had.  pmu.before.* are what such a one left, on
+ * each CPU: the values of general counters (gp), fixed counters (fixed, of counter 3
+ * slots), PERF_METRICS (metrics), overflows (status); an event selector and a mask of the
+ * general counters that have it (selector, selectors), FIXED_CTR_CTRL (fixed_ctrl), and
+ * bits of GLOBAL_CTRL beside those that are set at power on (global_ctrl).
  *
  * A description that contradicts itself is refused here, so that the rest of
  * the model never meets one.
@@ -67,6 +76,15 @@ static const struct key keys[] = {
 	KEY("penalty.fetch_miss", penalty.fetch_miss, 0, 1024),
 	KEY("penalty.page_walk", penalty.page_walk, 0, 1024),
 	KEY("penalty.line_flush", penalty.line_flush, 0, 1024),
+	KEY("before.gp", before.gp, 0, UINT64_MAX),
+	KEY("before.fixed", before.fixed, 0, UINT64_MAX),
+	KEY("before.slots", before.slots, 0, UINT64_MAX),
+	KEY("before.metrics", before.metrics, 0, UINT64_MAX),
+	KEY("before.status", before.status, 0, UINT64_MAX),
+	KEY("before.selector", before.selector, 0, UINT32_MAX),
+	KEY("before.selectors", before.selectors, 0, MASK(PMU_MAX_GP)),
+	KEY("before.fixed_ctrl", before.fixed_ctrl, 0, UINT64_MAX),
+	KEY("before.global_ctrl", before.global_ctrl, 0, UINT64_MAX),
 };
 
 /* Ice Lake: SDM table 2-2, CPUID leaf 0xA as read on such machines. */
@@ -257,6 +275,40 @@ static bool check_capabilities(struct parser *parser, const char *key,
 	return true;
 }
 
+/* What was before must be what the registers can hold. */
+static bool check_before(struct parser *parser)
+{
+	const struct pmu_machine *machine = parser->machine;
+	const struct before *before = &machine->before;
+	uint64_t counters = MASK(machine->gp_counters) | machine->fixed_bitmap << FIXED_SHIFT;
+	uint64_t nibbles = 0;
+	unsigned int i;
+
+	for (i = 0; i < PMU_MAX_FIXED; i++) {
+		if (machine->fixed_bitmap & BIT(i))
+			nibbles |= (FIXED_OS | FIXED_USR | FIXED_PMI) << 4 * i;
+	}
+	if (before->gp & ~MASK(machine->gp_width))
+		return fail(parser, "pmu.before.gp: is wider than pmu.gp_width");
+	if ((before->fixed | before->slots) & ~MASK(machine->fixed_width))
+		return fail(parser, "pmu.before.fixed, pmu.before.slots: wider than pmu.fixed_width");
+	if (before->slots && !(machine->fixed_bitmap & BIT(SLOTS_INDEX)))
+		return fail(parser, "pmu.before.slots: needs fixed counter 3 in pmu.fixed_bitmap");
+	if (before->metrics & ~MASK(8 * machine->metrics))
+		return fail(parser, "pmu.before.metrics: has more fields than pmu.metrics");
+	if (before->metrics && !before->slots)
+		return fail(parser, "pmu.before.metrics: are fractions of pmu.before.slots, which is 0");
+	if (before->selectors & ~MASK(machine->gp_counters))
+		return fail(parser, "pmu.before.selectors: has more than pmu.gp_counters");
+	if (before->fixed_ctrl & ~nibbles)
+		return fail(parser, "pmu.before.fixed_ctrl: has bits of no counter in pmu.fixed_bitmap");
+	if (machine->metrics)
+		counters |= BIT(METRICS_BIT);
+	if ((before->global_ctrl | before->status) & ~counters)
+		return fail(parser, "pmu.before.global_ctrl, pmu.before.status: have bits of no counter");
+	return true;
+}
+
 /* Conditions that involve more than one key. */
 static bool check(struct parser *parser)
 {
@@ -284,7 +336,7 @@ static bool check(struct parser *parser)
 					machine->cpu[i].capabilities))
 			return false;
 	}
-	return true;
+	return check_before(parser);
 }
 
 static bool parse(struct parser *parser, char *text)

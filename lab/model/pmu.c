@@ -39,11 +39,52 @@ static void reset_registers(struct pmu *pmu)
 	pmu->freeze_on_pmi = false;
 }
 
+static void hold_before(struct pmu *pmu, struct holders *holders, uint64_t value)
+{
+	if (value)
+		holders_add(holders, &pmu->before);
+}
+
+/*
+ * What the machine says that somebody left there before Linux.  No guest and no user may see it,
+ * hence it has an owner of its own.  The event counts on, for whoever runs.
+ */
+static void take_over(struct pmu *pmu)
+{
+	const struct pmu_machine *machine = pmu->machine;
+	const struct before *before = &machine->before;
+	uint64_t bits, value;
+	unsigned int i;
+
+	for (i = 0; i < machine->gp_counters; i++) {
+		pmu->gp[i].value = before->gp;
+		hold_before(pmu, &pmu->gp[i].holders, before->gp);
+		if (before->selectors & BIT(i))
+			pmu->selector[i] = before->selector;
+	}
+	for (bits = machine->fixed_bitmap; bits; bits &= bits - 1) {
+		i = first_bit(bits);
+		value = i == SLOTS_INDEX ? before->slots : before->fixed;
+		pmu->fixed[i].value = value;
+		hold_before(pmu, &pmu->fixed[i].holders, value);
+	}
+	if (pmu_has_metrics(pmu)) {
+		metrics_write(machine, before->slots, before->metrics, pmu->hidden);
+		hold_before(pmu, &pmu->hidden_holders, before->metrics);
+	}
+	pmu->fixed_ctrl = before->fixed_ctrl;
+	pmu->global_ctrl |= before->global_ctrl & pmu->counter_bits;
+	pmu->global_status = before->status & pmu->counter_bits;
+	for (i = 0; i < 64; i++)
+		hold_before(pmu, &pmu->status_holders[i], pmu->global_status & BIT(i));
+}
+
 void pmu_reset(struct pmu *pmu)
 {
 	struct pmu_context context = { 0 };
 
 	reset_registers(pmu);
+	take_over(pmu);
 	pmu_configure(pmu);
 	pmu_set_context(pmu, &context);
 }
@@ -67,6 +108,8 @@ struct pmu *pmu_create(const struct pmu_machine *machine, unsigned int cpu,
 	pmu->account = &pmu->root;
 	pmu->departed.nonroot = true;
 	pmu->departed.owner = DEPARTED;
+	pmu->before.nonroot = true;
+	pmu->before.owner = BEFORE;
 	pmu->next = machine->registry->pmus;
 	machine->registry->pmus = pmu;
 	if (!cpu)

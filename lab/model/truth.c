@@ -32,8 +32,9 @@
  *		registers that were compared, differences by explanation, and
  *		how often the CPU changed owners
  *
- * An owner is "root", a guest's identity in hexadecimal, or "departed" for guests
- * whose life has ended; "switches" is how often the CPU began to work for it,
+ * An owner is "root", a guest's identity in hexadecimal, "departed" for guests
+ * whose life has ended, or "before" for what registers held at power on, see
+ * machine.c; "switches" is how often the CPU began to work for it,
  * which for a guest is its VM entries.  The level 2 parts
  * (heavy_ops, br_mispredict, fetch_latency, mem_bound) are contained in the
  * level 1 categories.  "counted" is what fixed counters 0 to 3 and the metrics
@@ -86,6 +87,8 @@ void line_owner(struct line *line, const struct account *account)
 {
 	if (account->nonroot && account->owner == DEPARTED)
 		line_add(line, "\"departed\"");
+	else if (account->nonroot && account->owner == BEFORE)
+		line_add(line, "\"before\"");
 	else if (account->nonroot)
 		line_add(line, "\"0x%" PRIx64 "\"", account->owner);
 	else

@@ -560,6 +560,74 @@ static void truth_of_what_was_counted(void **state)
 	rig_free(rig);
 }
 
+/* What was there at power on is nobody's who may read it, until it is written. */
+static void before_power_on(void **state)
+{
+	struct rig *rig = rig_from_file("garbage", 0);
+	unsigned int i, leaks = 0;
+
+	(void)state;
+	for (i = 0; i < 8; i++)
+		rdpmc(rig, i);
+	expect_leaks(rig, 0);
+	in_guest(rig, A, 0);
+	for (i = 0; i < 8; i++) {
+		assert_int_not_equal(rdpmc(rig, i), 0);
+		expect_leaks(rig, ++leaks);
+	}
+	for (i = 0; i < 4; i++) {
+		assert_int_not_equal(rdpmc(rig, 0x40000000 + i), 0);
+		expect_leaks(rig, ++leaks);
+	}
+	assert_non_null(strstr(last_line(rig, "leak"), "\"owners\":[\"before\"]"));
+	rd(rig, 0x329);
+	expect_leaks(rig, ++leaks);
+	assert_non_null(strstr(last_line(rig, "leak"), "\"owners\":[\"before\"]"));
+	/* the metrics without the counter, which the guest wrote */
+	wr(rig, 0x30c, 1000);
+	rd(rig, 0x329);
+	expect_leaks(rig, ++leaks);
+	rd(rig, 0x38e);
+	expect_leaks(rig, ++leaks);
+	assert_non_null(strstr(last_line(rig, "leak"), "\"owners\":[\"before\"]"));
+	in_root(rig, 3);
+	rdpmc(rig, 0);
+	expect_leaks(rig, ++leaks);
+	in_guest(rig, A, 0);
+	wr(rig, 0xc1, 5);
+	wr(rig, 0x309, 5);
+	wr(rig, 0x329, 0x0a0b0c0d);
+	wr(rig, 0x390, rd(rig, 0x38e));
+	expect_leaks(rig, ++leaks);	/* to know what to clear */
+	rdpmc(rig, 0);
+	rdpmc(rig, 0x40000000);
+	rd(rig, 0x329);
+	rd(rig, 0x38e);
+	expect_leaks(rig, leaks);
+	rig_free(rig);
+}
+
+/* A counter of the firmware's counts whoever runs; it is no guest's. */
+static void firmware_counts(void **state)
+{
+	struct rig *rig = rig_from_file("firmware-counts", 0);
+
+	(void)state;
+	in_guest(rig, A, 0);
+	work(rig, PMU_WORK_INSTRUCTION, 100);
+	in_root(rig, 0);
+	in_guest(rig, B, 0);
+	assert_int_not_equal(rdpmc(rig, 0x40000001), 0);
+	expect_leaks(rig, 1);
+	assert_non_null(strstr(last_line(rig, "leak"), "\"0x111000\""));
+	assert_int_not_equal(rdpmc(rig, 0), 0);
+	expect_leaks(rig, 2);
+	assert_int_equal(rdpmc(rig, 0x40000000), 0);
+	assert_int_equal(rdpmc(rig, 0x40000003), 0);
+	expect_leaks(rig, 2);
+	rig_free(rig);
+}
+
 /* One machine line, first, from CPU 0. */
 static void machine_line(void **state)
 {
@@ -610,6 +678,8 @@ int main(void)
 		cmocka_unit_test(flood_of_leaks),
 		cmocka_unit_test(truth_per_owner),
 		cmocka_unit_test(truth_of_what_was_counted),
+		cmocka_unit_test(before_power_on),
+		cmocka_unit_test(firmware_counts),
 		cmocka_unit_test(machine_line),
 		cmocka_unit_test(json_recognizer),
 	};

@@ -43,6 +43,8 @@ static void errors_name_line_and_key(void **state)
 		"line 3: pmu.cpu1.perf_capabilities: given twice");
 }
 
+#define NO_SLOTS "name = x\npmu.fixed_bitmap = 7\npmu.metrics = 0\npmu.perf_capabilities = 0x2000\n"
+
 static void contradictions_are_refused(void **state)
 {
 	(void)state;
@@ -55,6 +57,19 @@ static void contradictions_are_refused(void **state)
 	refused("name = x\npmu.perf_capabilities = 0x8a000\n", "0x80000 has no model");
 	refused("name = x\npmu.pdcm = 0\n", "needs pmu.pdcm = 1");
 	refused("name = x\npmu.version = 4\npmu.fixed_bitmap = 0xb\n", "gaps need pmu.version = 5");
+	refused("name = x\npmu.gp_width = 40\npmu.before.gp = 0x10000000000\n", "wider than pmu.gp_width");
+	refused("name = x\npmu.before.fixed = 0x1000000000000\n", "wider than pmu.fixed_width");
+	refused("name = x\npmu.before.slots = 0x1000000000000\n", "wider than pmu.fixed_width");
+	refused(NO_SLOTS "pmu.before.slots = 1\n", "needs fixed counter 3");
+	refused("name = x\npmu.before.slots = 1\npmu.before.metrics = 0x100000000\n",
+		"more fields than pmu.metrics");
+	refused("name = x\npmu.before.metrics = 1\n", "fractions of pmu.before.slots, which is 0");
+	refused("name = x\npmu.gp_counters = 4\npmu.before.selectors = 0x10\n",
+		"more than pmu.gp_counters");
+	refused("name = x\npmu.before.fixed_ctrl = 0x10000\n", "pmu.before.fixed_ctrl: has bits");
+	refused("name = x\npmu.before.fixed_ctrl = 4\n", "pmu.before.fixed_ctrl: has bits");
+	refused("name = x\npmu.before.global_ctrl = 0x1000000000\n", "have bits of no counter");
+	refused(NO_SLOTS "pmu.before.status = 0x1000000000000\n", "have bits of no counter");
 }
 
 static void other_name_spaces_are_ignored(void **state)
@@ -88,6 +103,8 @@ static void cpuid_of_each_machine(void **state)
 		{ "perfmon-v3", { 0x07300403, 0, 0, 0x603 }, false },
 		{ "no-full-width", { 0x08300805, 0, 0xf, 0x8604 }, false },
 		{ "mixed-metrics", { 0x08300805, 0, 0xf, 0x8604 }, false },
+		{ "garbage", { 0x08300805, 0, 0xf, 0x8604 }, false },
+		{ "firmware-counts", { 0x08300805, 0, 0xf, 0x8604 }, false },
 	};
 	uint32_t regs[4];
 	unsigned int i;
@@ -137,6 +154,41 @@ static void one_cpu_of_two_lacks_metrics(void **state)
 	rig_free(second);
 }
 
+/* Registers as somebody before left them, and those that the machine lacks. */
+static void what_was_before(void **state)
+{
+	struct rig *rig = rig_new("name = x\npmu.gp_counters = 4\npmu.before.gp = 0x123\n"
+				  "pmu.before.fixed = 0x456\npmu.before.slots = 510\n"
+				  "pmu.before.metrics = 0x7f000102\npmu.before.status = 0x800000001\n"
+				  "pmu.before.selector = 0x43003c\npmu.before.selectors = 2\n"
+				  "pmu.before.fixed_ctrl = 0x330\n"
+				  "pmu.before.global_ctrl = 0x600000000\n", 0);
+	unsigned int i;
+
+	(void)state;
+	for (i = 0; i < 4; i++) {
+		assert_int_equal(rd(rig, 0xc1 + i), 0x123);
+		assert_int_equal(rd(rig, 0x186 + i), i == 1 ? 0x43003c : 0);
+	}
+	for (i = 0; i < 3; i++)
+		assert_int_equal(rd(rig, 0x309 + i), 0x456);
+	assert_int_equal(rd(rig, 0x30c), 510);
+	assert_int_equal(rd(rig, 0x329), 0x7f000102);
+	assert_int_equal(rd(rig, 0x38d), 0x330);
+	assert_int_equal(rd(rig, 0x38e), 0x800000001);
+	assert_int_equal(rd(rig, 0x38f), 0x60000000f);
+	/* and what counts, counts */
+	work(rig, PMU_WORK_INSTRUCTION, 100);
+	assert_int_equal(rd(rig, 0xc1), 0x123);
+	assert_true(rd(rig, 0xc2) > 0x123);
+	assert_int_equal(rd(rig, 0x309), 0x456);
+	assert_true(rd(rig, 0x30a) > 0x456);
+	pmu_reset(rig->pmu);
+	assert_int_equal(rd(rig, 0xc2), 0x123);
+	assert_int_equal(rd(rig, 0x30a), 0x456);
+	rig_free(rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -146,6 +198,7 @@ int main(void)
 		cmocka_unit_test(cpuid_of_each_machine),
 		cmocka_unit_test(absent_event_is_enumerated_so),
 		cmocka_unit_test(one_cpu_of_two_lacks_metrics),
+		cmocka_unit_test(what_was_before),
 	};
 
 	return cmocka_run_group_tests_name("machine", tests, NULL, NULL);
