@@ -51,7 +51,7 @@ report: packages kernel kernel-base emulator image	## build/report.html: the sam
 check: packages-check	## all tests; the last line is "N passed, N failed, N skipped"
 	$(Q)scripts/check
 
-check-full: packages-check	## and those that take long: perf in all its shapes, the patched QEMU, coccicheck
+check-full: packages-full	## and those that take long: perf in all its shapes, the patched QEMU, coccicheck
 	$(Q)scripts/check full
 
 check-debug: packages-check	## the selftests on a kernel with KASAN, UBSAN, lockdep and more
@@ -60,8 +60,7 @@ check-debug: packages-check	## the selftests on a kernel with KASAN, UBSAN, lock
 check-fast: packages-check	## seconds, no kernel build: tests of model, lab and scripts, series, lint
 	$(Q)scripts/check fast
 
-check-series: packages kernel emulator image	## build every commit in many ways, boot it with its PMU selftests; hours, once
-	$(Q)scripts/packages base/packages-series
+check-series: packages-series kernel emulator image	## build every commit in many ways, boot it with its PMU selftests; hours, once
 	$(Q)scripts/check series
 
 bench: packages kernel kernel-base emulator image	## what a world switch costs: exact counts of PMU accesses, for four kernels
@@ -81,11 +80,19 @@ lint: packages-check kernel kernel-base	## checkpatch, sparse, W=1, coccicheck, 
 
 ##
 ## The stages:
-packages:	## install the Debian packages of base/packages that are missing (check and lint: base/packages-check)
+packages:	## install the Debian packages of base/packages that are missing (packages-check: those of make check, too)
 	$(Q)scripts/packages
 
-packages-check: packages
-	$(Q)scripts/packages base/packages-check
+# All that a target needs comes before its first stage, and in one go, so that a package
+# which cannot be had is known at once.
+packages-check:
+	$(Q)scripts/packages base/packages base/packages-check base/packages-deb
+
+packages-full:
+	$(Q)scripts/packages base/packages base/packages-check base/packages-deb base/packages-qemu base/packages-full
+
+packages-series packages-deb packages-qemu:
+	$(Q)scripts/packages base/packages base/$@
 
 tree: packages	## build/linux, a Git tree of Linux with a commit for each patch
 	$(Q)scripts/tree
@@ -105,12 +112,10 @@ emulator: packages	## build/emulator, Bochs with the model of the PMU
 image: packages kernel	## build/image, what the emulated host and its guests boot into
 	$(Q)lab/image/build
 
-deb: kernel image	## build/deb, Debian packages for a real host: CONFIG=running, cloud, or FILE
-	$(Q)scripts/packages base/packages-deb
+deb: packages-deb kernel image	## build/deb, Debian packages for a real host: CONFIG=running, cloud, or FILE
 	$(Q)scripts/deb
 
-qemu:	## build/qemu, QEMU that knows the feature by name and migrates it (optional)
-	$(Q)scripts/packages base/packages-qemu
+qemu: packages-qemu	## build/qemu, QEMU that knows the feature by name and migrates it (optional)
 	$(Q)qemu/build
 
 ##
@@ -130,7 +135,7 @@ endif
 
 # Every stage takes all processors by itself.
 .NOTPARALLEL:
-.PHONY: all demo report qemu check check-full check-debug check-fast check-series bench speed precision mutants lint packages packages-check tree kernel kernel-base \
+.PHONY: all demo report qemu check check-full check-debug check-fast check-series bench speed precision mutants lint packages packages-check packages-full packages-series packages-deb packages-qemu tree kernel kernel-base \
 	kernel-debug emulator image deb boot refresh export clean help
 
 ##

@@ -144,3 +144,42 @@ test_packages_does_nothing_if_all_are_there() {
 	same "$(cat out)" ""
 	[ ! -e called ]
 }
+
+test_packages_of_all_lists_in_one_go() {
+	mkdir bin
+	printf '#!/bin/sh\necho "gcc installed"\n' >bin/dpkg-query
+	printf '#!/bin/sh\necho "$*" >>called\necho "E: Unable to locate package fletsch" >&2\nexit 1\n' >bin/apt-get
+	printf '#!/bin/sh\necho 0\n' >bin/id
+	chmod +x bin/*
+	printf 'gcc\nmake # why\n' >"$repo/base/packages"
+	printf 'make\nfletsch\n' >"$repo/base/packages-x"
+	PATH=$PWD/bin:$PATH fails "$repo/scripts/packages" base/packages base/packages-x
+	has said 'could not install them (Unable to locate package fletsch)'
+	same "$(head -n 1 called)" 'install -y --no-install-recommends fletsch make'
+}
+
+# What a script says is missing, scripts/packages can bring.
+test_packages_has_what_scripts_need() {
+	for file in "$top"/base/packages*; do
+		sed -e 's/[[:space:]]*#.*//' "$file"
+	done | sort -u >lists
+	grep -rhE '^[[:space:]]*need [^ ]+ [^ ]+' "$top/scripts" "$top/lab/bochs" "$top/lab/image" \
+		"$top/lab/run" "$top/lab/bench" "$top/qemu" | tr -d '"' | awk '{ print $3 }' | sort -u >needed
+	[ "$(grep -c . needed)" -gt 15 ]
+	# shellcheck disable=SC2016 # dpkg-query replaces it
+	for package in $(comm -13 lists needed); do
+		case $(dpkg-query -W -f '${Essential}' "$package" 2>/dev/null) in
+		yes) ;;
+		*) [ "$package" = apt ] || echo "$package" ;;
+		esac
+	done >lacking
+	same "$(cat lacking)" ""
+	# A list that no target installs is of no use.
+	# shellcheck disable=SC2046 # a list
+	make -n -C "$top" TOPDOWN_LOCKED=1 \
+		$(sed -n 's/^\(packages[a-z -]*\):.*/\1/p' "$top/Makefile") >commands
+	for file in "$top"/base/packages-*; do
+		grep -qw "base/${file##*/}" commands || echo "${file##*/}"
+	done >unused
+	same "$(cat unused)" ""
+}
