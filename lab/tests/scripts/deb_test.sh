@@ -57,19 +57,19 @@ test_deb_without_a_running_configuration() {
 # linux_config FILE: Debian's package of configurations, with a file of this name.
 linux_config() {
 	rm -rf package
-	mkdir -p package/DEBIAN package/usr/src/linux-config-7.2
-	printf 'Package: linux-config-7.2\nVersion: 1\nArchitecture: amd64\nMaintainer: x <x@localhost>\nDescription: x\n' \
+	mkdir -p package/DEBIAN package/usr/src/linux-config-7.3
+	printf 'Package: linux-config-7.3\nVersion: 1\nArchitecture: amd64\nMaintainer: x <x@localhost>\nDescription: x\n' \
 		>package/DEBIAN/control
-	configuration cloud | xz >"package/usr/src/linux-config-7.2/$1"
+	configuration cloud | xz >"package/usr/src/linux-config-7.3/$1"
 	dpkg-deb --build package debian.deb
-	printf '#!/bin/sh\n[ "$*" = "deb linux-config-7.2" ] && echo "$root/debian.deb"\n' >"$repo/scripts/fetch"
+	printf '#!/bin/sh\n[ "$*" = "deb linux-config-7.3" ] && echo "$root/debian.deb"\n' >"$repo/scripts/fetch"
 }
 
 test_deb_takes_the_clouds() {
 	deb_world
 	linux_config config.amd64_none_cloud-amd64.xz
 	takes cloud env CONFIG=cloud "$repo/scripts/deb"
-	has out "Debian's for clouds, of linux-config-7.2"
+	has out "Debian's for clouds, of linux-config-7.3"
 	linux_config config.amd64_none_amd64.xz
 	fails env CONFIG=cloud "$repo/scripts/deb"
 	has said 'debian.deb has no configuration cloud-amd64'

@@ -48,7 +48,7 @@ test_export_has_a_cover_letter() {
 	done
 	has "$mails"/0000* '^  https://lore.kernel.org/all/[0-9.-]*zide.chen@intel.com$'
 	has "$mails"/0000* '^  make check '
-	has "$mails"/0000* '^Based on Linux 7.2.13.$'
+	has "$mails"/0000* '^Based on Linux 7.3.4.$'
 	has "$mails"/0000* ' 4 files changed, '
 	# A line "---" would end the text for git and b4, "# ..." would be left out.
 	sed -n '/^$/,/^Based on/p' "$mails"/0000* >text

@@ -50,23 +50,23 @@ fake_apt() {
 	printf '#!/bin/sh\n' >bin/apt-config
 	chmod +x bin/*
 	export PATH="$PWD/bin:$PATH" APT_HELPER="$PWD/bin/helper" root
-	seq 200 >mirror/linux-source-7.2_7.2.13-1_all.deb
-	seq 300 >mirror/linux-source-7.2_7.2.6-1_all.deb
-	seq 400 >mirror/linux-source-7.2_7.2.12-1_all.deb
-	seq 500 >mirror/linux-source-7.3_7.3.1-1_all.deb
-	cat >"$repo/base/7.2/linux" <<-END
-	linux-source-7.2 7.2.13-1 $(sha256sum <mirror/linux-source-7.2_7.2.13-1_all.deb | cut -d ' ' -f 1)
-	linux-source-7.2 * -
+	seq 200 >mirror/linux-source-7.3_7.3.13-1_all.deb
+	seq 300 >mirror/linux-source-7.3_7.3.6-1_all.deb
+	seq 400 >mirror/linux-source-7.3_7.3.12-1_all.deb
+	seq 500 >mirror/linux-source-7.4_7.4.1-1_all.deb
+	cat >"$repo/base/linux" <<-END
+	linux-source-7.3 7.3.13-1 $(sha256sum <mirror/linux-source-7.3_7.3.13-1_all.deb | cut -d ' ' -f 1)
 	linux-source-7.3 * -
+	linux-source-7.4 * -
 	END
 	got=$repo/build/fetch/linux.deb
-	cached=$XDG_CACHE_HOME/topdown-kvm/linux-source-7.2_7.2.13-1_all.deb
+	cached=$XDG_CACHE_HOME/topdown-kvm/linux-source-7.3_7.3.13-1_all.deb
 }
 
 test_fetch_takes_the_pinned_version() {
 	fake_apt
 	"$repo/scripts/fetch" linux
-	cmp "$got" mirror/linux-source-7.2_7.2.13-1_all.deb
+	cmp "$got" mirror/linux-source-7.3_7.3.13-1_all.deb
 	# Again: without the mirror, and without apt.
 	rm -r mirror
 	"$repo/scripts/fetch" linux >out
@@ -75,39 +75,24 @@ test_fetch_takes_the_pinned_version() {
 
 test_fetch_takes_the_newest_if_the_pinned_is_gone() {
 	fake_apt
-	rm mirror/*7.2.13*
+	rm mirror/*7.3.13*
 	"$repo/scripts/fetch" linux >out
-	has out 'linux-source-7.2 7.2.13-1 is not on the mirror: taking linux-source-7.2 7.2.12-1'
-	cmp "$got" mirror/linux-source-7.2_7.2.12-1_all.deb
+	has out 'linux-source-7.3 7.3.13-1 is not on the mirror: taking linux-source-7.3 7.3.12-1'
+	cmp "$got" mirror/linux-source-7.3_7.3.12-1_all.deb
 }
 
 test_fetch_takes_the_next_line_if_all_are_gone() {
 	fake_apt
-	rm mirror/linux-source-7.2*
+	rm mirror/linux-source-7.3*
 	"$repo/scripts/fetch" linux >out
-	has out 'taking linux-source-7.3 7.3.1-1'
-}
-
-test_fetch_takes_the_list_of_the_base() {
-	fake_apt
-	printf 'linux-source-7.3 7.3.0-1 -\nlinux-source-7.3 * -\n' >"$repo/base/7.3/linux"
-	BASE=7.3 "$repo/scripts/fetch" linux >out
-	has out 'linux-source-7.3 7.3.0-1 is not on the mirror: taking linux-source-7.3 7.3.1-1'
-	cmp "$repo/build/7.3/fetch/linux.deb" mirror/linux-source-7.3_7.3.1-1_all.deb
-	[ ! -e "$got" ]
-	# Without the mirror another base's package is none.
-	"$repo/scripts/fetch" linux
-	rm mirror/linux-source* "$XDG_CACHE_HOME"/topdown-kvm/*7.3*
-	echo "E: Failed to fetch x  Could not resolve 'x'" >mirror/update.err
-	BASE=7.3 fails "$repo/scripts/fetch" linux
-	has said 'cannot reach'
+	has out 'taking linux-source-7.4 7.4.1-1'
 }
 
 test_fetch_without_any_version() {
 	fake_apt
 	rm mirror/linux-source*
 	fails "$repo/scripts/fetch" linux
-	has said 'has no linux-source-7.2 and no linux-source-7.3: give another mirror with MIRROR=URL'
+	has said 'has no linux-source-7.3 and no linux-source-7.4: give another mirror with MIRROR=URL'
 }
 
 test_fetch_without_network() {
@@ -119,15 +104,15 @@ test_fetch_without_network() {
 
 test_fetch_without_network_takes_an_earlier_one() {
 	fake_apt
-	rm mirror/*7.2.13*
+	rm mirror/*7.3.13*
 	"$repo/scripts/fetch" linux
 	echo "E: Failed to fetch x  Could not resolve 'x'" >mirror/update.err
 	rm mirror/linux-source*
 	"$repo/scripts/fetch" linux >out
 	has out 'cannot reach .*Could not resolve'
-	has out 'going on with linux-source-7.2_7.2.12-1_all.deb of an earlier run'
+	has out 'going on with linux-source-7.3_7.3.12-1_all.deb of an earlier run'
 	# But not with one that was spoilt meanwhile.
-	echo x >>"$XDG_CACHE_HOME/topdown-kvm/linux-source-7.2_7.2.12-1_all.deb"
+	echo x >>"$XDG_CACHE_HOME/topdown-kvm/linux-source-7.3_7.3.12-1_all.deb"
 	fails "$repo/scripts/fetch" linux
 	has said 'cannot reach'
 }
@@ -144,9 +129,9 @@ test_fetch_of_a_file_with_a_wrong_hash() {
 
 test_fetch_of_another_file_than_the_pinned() {
 	fake_apt
-	seq 201 >mirror/linux-source-7.2_7.2.13-1_all.deb
+	seq 201 >mirror/linux-source-7.3_7.3.13-1_all.deb
 	fails "$repo/scripts/fetch" linux
-	has said 'has another linux-source-7.2_7.2.13-1_all.deb than the known one'
+	has said 'has another linux-source-7.3_7.3.13-1_all.deb than the known one'
 }
 
 test_fetch_of_an_unsigned_mirror() {
@@ -162,7 +147,7 @@ test_fetch_replaces_a_spoilt_part() {
 	mkdir -p "${cached%/*}"
 	echo garbage >"$cached.part"
 	"$repo/scripts/fetch" linux
-	cmp "$got" mirror/linux-source-7.2_7.2.13-1_all.deb
+	cmp "$got" mirror/linux-source-7.3_7.3.13-1_all.deb
 }
 
 wait_for() {
@@ -188,7 +173,7 @@ test_fetch_killed_goes_on_where_it_was() {
 	mv mirror/slow mirror/gone	# the orphaned helper may end
 	# It holds the lock until then, so that two never write one file.
 	"$repo/scripts/fetch" linux
-	cmp "$got" mirror/linux-source-7.2_7.2.13-1_all.deb
+	cmp "$got" mirror/linux-source-7.3_7.3.13-1_all.deb
 	same "$(head -n 1 mirror/log)" 0
 	[ "$(sed -n 2p mirror/log)" != 0 ]
 }
@@ -207,7 +192,7 @@ test_fetch_twice_at_once() {
 	wait "$one"
 	wait "$two"
 	same "$(grep -c . mirror/log)" 1
-	cmp "$got" mirror/linux-source-7.2_7.2.13-1_all.deb
+	cmp "$got" mirror/linux-source-7.3_7.3.13-1_all.deb
 }
 
 test_fetch_onto_a_full_disk() {

@@ -88,7 +88,7 @@ test_tree_names_a_patch_that_does_not_apply() {
 	rm -rf "$repo/build"
 	sed -i s/^20/21/ "$LINUX/arch/x86/kvm/pmu.c"
 	fails "$repo/scripts/tree"
-	has said "$first does not apply on Linux 7.2.13: .*arch/x86/kvm/pmu.c"
+	has said "$first does not apply on Linux 7.3.4: .*arch/x86/kvm/pmu.c"
 }
 
 test_tree_killed_while_unpacking() {
@@ -115,7 +115,7 @@ test_tree_from_a_tarball() {
 	tar -cJf linux.tar.xz linux
 	cd home	# a relative path is one from where make was called
 	LINUX=../linux.tar.xz "$repo/scripts/tree"
-	same "$(git -C "$tree" log -1 --format=%s)" 'Linux 7.2.13'
+	same "$(git -C "$tree" log -1 --format=%s)" 'Linux 7.3.4'
 	LINUX=../none fails "$repo/scripts/tree"
 	has said 'neither a directory nor a tarball'
 	rm -rf "$repo/build"

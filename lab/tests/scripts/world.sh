@@ -6,19 +6,16 @@
 # of Linux as they look at, and no trace of the user's settings.
 world() {
 	# shellcheck disable=SC2046 # a list
-	unset BASE LINUX MIRROR FORCE V WAIT JOBS TOPDOWN_BUILD RESULTS RESULTS_DIR MAKEFLAGS $(git rev-parse --local-env-vars)
+	unset LINUX MIRROR FORCE V WAIT JOBS TOPDOWN_BUILD RESULTS RESULTS_DIR MAKEFLAGS $(git rev-parse --local-env-vars)
 	export HOME="$PWD/home" XDG_CACHE_HOME="$PWD/cache"
 	export GIT_CONFIG_GLOBAL="$PWD/gitconfig" GIT_CONFIG_NOSYSTEM=1
 	git config --file gitconfig user.name Tester
 	git config --file gitconfig user.email tester@localhost
-	mkdir -p home repo/scripts repo/base/7.2 repo/base/7.3
+	mkdir -p home repo/scripts repo/base
 	for file in "$top"/scripts/*; do
 		[ ! -f "$file" ] || cp -p "$file" repo/scripts/
 	done
 	cp "$top"/base/* repo/base/ 2>/dev/null || :
-	for file in base/7.2/linux base/7.3/linux; do
-		cp "$top/$file" "repo/$file"
-	done
 	cat >repo/series <<-'END'
 	# What this file is.
 
@@ -33,7 +30,7 @@ world() {
 
 tiny_linux() {
 	mkdir -p "$1/arch/x86/kvm/vmx" "$1/tools/testing/selftests/kvm"
-	printf 'VERSION = 7\nPATCHLEVEL = 2\nSUBLEVEL = 13\nEXTRAVERSION =\nNAME = x\n' >"$1/Makefile"
+	printf 'VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\nEXTRAVERSION =\nNAME = x\n' >"$1/Makefile"
 	seq 60 >"$1/arch/x86/kvm/pmu.c"
 	seq 60 >"$1/arch/x86/kvm/vmx/pmu_intel.c"
 	seq 30 >"$1/tools/testing/selftests/kvm/Makefile.kvm"
