@@ -97,13 +97,13 @@ file_mode() {
 # same series gives the same hashes everywhere. Runs in the kernel tree.
 series_commits() {
 	commit=$1
-	stamp=1577836800	# 2020-01-01; each commit a minute after the last
+	stamp=1577836800	# as the base has; each commit a minute after the last
 	GIT_INDEX_FILE=$(git rev-parse --absolute-git-dir)/topdown-index
 	export GIT_INDEX_FILE
 	git read-tree "$1"
 	for patch in $(series_entries); do
 		series_apply "$top/$patch" ||
-			die "$patch does not apply on $(git log -1 --format=%s "$base"): $(head -n 1 "$build/log/apply.log")"
+			die "$patch does not apply on $(git log -1 --format=%s "$1"): $(head -n 1 "$build/log/apply.log")"
 		stamp=$((stamp + 60))
 		commit=$(patch_message "$top/$patch" | series_identity \
 			git commit-tree -p "$commit" "$(git write-tree)")
@@ -113,7 +113,9 @@ series_commits() {
 	echo "$commit"
 }
 
+# series_identity COMMAND...: with the same author, and date unless "stamp" is set, everywhere.
 series_identity() {
+	stamp=${stamp:-1577836800}	# 2020-01-01
 	GIT_AUTHOR_NAME='topdown-kvm series' GIT_AUTHOR_EMAIL=noreply@localhost \
 	GIT_COMMITTER_NAME='topdown-kvm series' GIT_COMMITTER_EMAIL=noreply@localhost \
 	GIT_AUTHOR_DATE="$stamp +0000" GIT_COMMITTER_DATE="$stamp +0000" "$@"
@@ -149,10 +151,14 @@ commit_message() {
 	git log -1 --format=%B "$1" | sed '/^Signed-off-by:/d' | git stripspace
 }
 
-# unfinished: is there a rebase or am that waits for its end?
+# unfinished: the command of Git that waits for its end, if one does.
 unfinished() {
-	[ -d "$(git rev-parse --git-path rebase-merge)" ] ||
-		[ -d "$(git rev-parse --git-path rebase-apply)" ]
+	if [ -f "$(git rev-parse --git-path rebase-apply/applying)" ]; then
+		echo am
+	elif [ -d "$(git rev-parse --git-path rebase-merge)" ] ||
+		[ -d "$(git rev-parse --git-path rebase-apply)" ]; then
+		echo rebase
+	fi
 }
 
 # record_series COMMIT KEY: the tree at COMMIT is what the repository says.
@@ -164,11 +170,11 @@ record_series() {
 
 # local_work: what is in the tree and not yet in the repository, in words.
 local_work() {
-	if unfinished; then
-		echo "an unfinished rebase"
+	if [ -n "$(unfinished)" ]; then
+		echo "an unfinished git $(unfinished)"
 	elif [ -n "$(git status --porcelain)" ]; then
 		echo "uncommitted edits"
-	elif [ "$(git rev-parse HEAD)" != "$(git rev-parse refs/topdown/applied)" ]; then
+	elif ! git rev-parse refs/topdown/base refs/topdown/applied | grep -qx "$(git rev-parse HEAD)"; then
 		echo "commits of its own"
 	fi
 }

@@ -83,12 +83,132 @@ test_tree_keeps_commits() {
 	has "$repo/series" 0004-KVM-x86-pmu-Fourth
 }
 
-test_tree_names_a_patch_that_does_not_apply() {
+# next_linux: what "linux" is from now on, with other lines beside those of the
+# first two patches; the third applies as it is.
+next_linux() {
+	rm -rf "$repo/build"
+	sed -i 's/SUBLEVEL = 4/SUBLEVEL = 5/' linux/Makefile
+	sed -i 's/^22$/&, changed/' linux/arch/x86/kvm/pmu.c
+	sed -i 's/^7$/&, changed/' linux/tools/testing/selftests/kvm/Makefile.kvm
+}
+
+test_tree_merges_onto_the_next_linux() {
+	three_commits
+	messages=$(git -C "$tree" log --format=%B)
+	next_linux
+	"$repo/scripts/tree" >out
+	has out '^tree: build/linux: Linux 7.3.5 and 3 of 3 commits of the series: make refresh'
+	has "$tree/arch/x86/kvm/pmu.c" twenty
+	has "$tree/arch/x86/kvm/pmu.c" '22, changed'
+	cmp "$tree/$new_file" "$repo/$new_file"
+	same "$(git -C "$tree" log --format=%B | sed s/7.3.5/7.3.4/)" "$messages"
+	hash=$(git -C "$tree" rev-parse HEAD)
+	same "$("$repo/scripts/tree")" ""
+	same "$(git -C "$tree" rev-parse HEAD)" "$hash"
+
+	"$repo/scripts/refresh"
+	"$repo/scripts/check-series"
+	has "$repo/$first" '^ 22, changed$'
+	same "$("$repo/scripts/tree")" ""
+	# Now the series is for that Linux, and comes out as it was merged.
+	rm -rf "$repo/build"
+	KNOWN=/nonexistent fails "$repo/scripts/tree"
+	rm -r known
+	KNOWN='' "$repo/scripts/tree"
+	same "$(git -C "$tree" rev-parse HEAD)" "$hash"
+}
+
+test_tree_names_a_patch_that_conflicts() {
+	three_commits
+	next_linux
+	sed -i 's/^5$/five/' linux/tools/testing/selftests/kvm/Makefile.kvm
+	fails "$repo/scripts/tree"
+	has said '^tree: tools/testing/selftests/kvm/0002-[^ ]* does not apply on Linux 7.3.5, .*: resolve tools/testing/selftests/kvm/Makefile.kvm, git'
+	has "$tree/arch/x86/kvm/pmu.c" twenty
+	# It waits.
+	fails "$repo/scripts/tree"
+	has said 'an unfinished git am and conflicts in tools/testing/selftests/kvm/Makefile.kvm'
+	snapshot >before
+	fails "$repo/scripts/refresh"
+	has said 'git -C build/linux am --continue'
+	snapshot >after
+	cmp before after
+	fails "$repo/scripts/clean"
+	# Given up, it begins again.
+	git -C "$tree" am --abort
+	fails "$repo/scripts/refresh"
+	has said 'no commit of the series'
+	fails "$repo/scripts/tree"
+	has said 'resolve tools/testing/selftests/kvm/Makefile.kvm'
+	# What the message advises does it.
+	sed -i -e '/^<<<<<<<\|^=======\|^>>>>>>>/d' -e '/^five$/d' "$tree/tools/testing/selftests/kvm/Makefile.kvm"
+	git -C "$tree" add -u
+	git -C "$tree" am -q --continue
+	"$repo/scripts/tree" >out
+	has out 'commits of its own, not in the repository yet: make refresh'
+	"$repo/scripts/refresh"
+	"$repo/scripts/check-series"
+	has "$repo/tools/testing/selftests/kvm/0002-KVM-selftests-Second-quoted-odd.patch" '^-five$'
+	rm -rf "$repo/build"
+	"$repo/scripts/tree" >out
+	has out 'Linux 7.3.5 and 3 commits of the series'
+}
+
+test_tree_merge_keeps_work() {
+	three_commits
+	next_linux
+	"$repo/scripts/tree"
+	edit arch/x86/kvm/pmu.c 30 thirty
+	commit 'KVM: x86/pmu: Fourth'
+	"$repo/scripts/tree" >out
+	has out 'has commits of its own'
+	sed -i s/twenty/zwanzig/ "$repo/$first"
+	fails "$repo/scripts/tree"
+	has said "build/linux has commits of its own, and $first does not apply on Linux 7.3.5: .*: save that work"
+	has "$tree/arch/x86/kvm/pmu.c" thirty
+	# Without any, the new series is merged.
+	git -C "$tree" reset -q --hard HEAD~1
+	"$repo/scripts/tree"
+	has "$tree/arch/x86/kvm/pmu.c" zwanzig
+}
+
+test_tree_merge_drops_what_the_next_linux_has() {
+	three_commits
+	next_linux
+	sed -i 's/^40$/forty/' linux/arch/x86/kvm/vmx/pmu_intel.c
+	for dir in linux known; do	# Git trees, this time
+		git init -q "$dir"
+		git -C "$dir" add -f .
+	done
+	"$repo/scripts/tree" >out
+	has out 'and 2 of 3 commits of the series'
+	"$repo/scripts/refresh"
+	[ ! -e "$repo/arch/x86/kvm/vmx" ]
+}
+
+test_tree_merge_wants_the_linux_of_the_series() {
+	three_commits
+	next_linux
+	sed -i 's/^21$/&, too/' known/arch/x86/kvm/pmu.c
+	fails "$repo/scripts/tree"
+	has said "$first does not apply on the Linux of .*/known: .*: KNOWN=DIR has to name"
+}
+
+# Without LINUX= it is Debian's; a package of Debian's can also be what LINUX= names.
+test_tree_from_a_package() {
 	three_commits
 	rm -rf "$repo/build"
-	sed -i s/^20/21/ "$LINUX/arch/x86/kvm/pmu.c"
-	fails "$repo/scripts/tree"
-	has said "$first does not apply on Linux 7.3.4: .*arch/x86/kvm/pmu.c"
+	mkdir -p package/DEBIAN package/usr/src
+	printf 'Package: linux-source-7.3\nVersion: 1\nArchitecture: all\nMaintainer: x <x@localhost>\nDescription: x\n' \
+		>package/DEBIAN/control
+	tar -cJf package/usr/src/linux-source-7.3.tar.xz linux
+	dpkg-deb --build package linux.deb
+	LINUX=linux.deb "$repo/scripts/tree" >out
+	has out 'Linux 7.3.4 and 3 commits of the series'
+	# As what the series is for.
+	next_linux
+	KNOWN=linux.deb "$repo/scripts/tree" >out
+	has out 'Linux 7.3.5 and 3 of 3 commits of the series'
 }
 
 test_tree_killed_while_unpacking() {

@@ -3,10 +3,11 @@
 # What a test works in, and what it says its expectations with.
 
 # world: the folder "repo" with the scripts, the folder "linux" with as much
-# of Linux as they look at, and no trace of the user's settings.
+# of Linux as they look at, the same as "known", which the series is for, and
+# no trace of the user's settings.
 world() {
 	# shellcheck disable=SC2046 # a list
-	unset LINUX MIRROR FORCE V WAIT JOBS TOPDOWN_BUILD RESULTS RESULTS_DIR MAKEFLAGS $(git rev-parse --local-env-vars)
+	unset LINUX KNOWN MIRROR FORCE V WAIT JOBS TOPDOWN_BUILD RESULTS RESULTS_DIR MAKEFLAGS $(git rev-parse --local-env-vars)
 	export HOME="$PWD/home" XDG_CACHE_HOME="$PWD/cache"
 	export GIT_CONFIG_GLOBAL="$PWD/gitconfig" GIT_CONFIG_NOSYSTEM=1
 	git config --file gitconfig user.name Tester
@@ -22,7 +23,8 @@ world() {
 	# First heading
 	END
 	tiny_linux linux
-	export LINUX="$PWD/linux"
+	cp -r linux known
+	export LINUX="$PWD/linux" KNOWN="$PWD/known"
 	root=$PWD
 	repo=$PWD/repo
 	tree=$repo/build/linux
