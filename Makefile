@@ -128,7 +128,7 @@ refresh:	## write the commits of build/linux back as patches and files
 export: tree	## build/outgoing, the series as mails with your Signed-off-by
 	$(Q)scripts/export
 
-clean:	## remove build/, with BASE= that part of it (not the downloads, nor work that is only in build/linux)
+clean:	## remove build/ (not the downloads, nor work that is only in build/linux)
 	$(Q)scripts/clean
 
 endif
@@ -141,8 +141,11 @@ endif
 ##
 ## Variables:
 ##   V=1                 show commands and all output
-##   BASE=7.3            Linux 7.3 instead of 7.2, in build/7.3 (base/7.3 has what differs)
-##   LINUX=DIR|TARBALL   use that Linux instead of Debian's
+##   LINUX=DIR|TARBALL|DEB
+##                       use that Linux instead of Debian's; if a patch does not apply
+##                       there, git am -3 merges the series
+##   KNOWN=DIR|TARBALL|DEB
+##                       for that: the Linux that the series is for, if not Debian's
 ##   MIRROR=URL          the Debian mirror (default: the one of this machine's apt)
 ##   MACHINE=NAME        the emulated host, one of lab/machine (default: icelake)
 ##   CPUS=N CMD="..."    for boot: logical CPUs; a command instead of a shell

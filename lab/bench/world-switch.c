@@ -62,7 +62,7 @@ static const struct {
 
 /*
  * Guest: as `perf stat` without events (cycles, instructions, branches and
- * branch misses, here in general counters) and all fixed counters that 7.2 has.
+ * branch misses, here in general counters) and all fixed counters that Linux without the series has.
  */
 static void use_general(void)
 {

@@ -1016,7 +1016,7 @@ static void put_base(const struct run *run)
 	put("</section>\n");
 }
 
-/* "7.2.13 (topdown@lab) (gcc (Debian 12.2.0-14) 12.2.0, GNU ld ...) #4 SMP ..." */
+/* "7.3.4 (topdown@lab) (gcc (Debian 12.2.0-14) 12.2.0, GNU ld ...) #4 SMP ..." */
 static const char *compiler(const char *version)
 {
 	const char *at = strstr(version, ") ("), *end = at ? strstr(at, ", ") : NULL;
