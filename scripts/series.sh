@@ -174,7 +174,14 @@ local_work() {
 		echo "an unfinished git $(unfinished)"
 	elif [ -n "$(git status --porcelain)" ]; then
 		echo "uncommitted edits"
-	elif ! git rev-parse refs/topdown/base refs/topdown/applied | grep -qx "$(git rev-parse HEAD)"; then
+	elif user_heads | grep -qvx "$(git rev-parse refs/topdown/base refs/topdown/applied)"; then
 		echo "commits of its own"
 	fi
+}
+
+# user_heads: what may have such commits: HEAD, and the branch that scripts/tree puts
+# a detached one back on.
+user_heads() {
+	git rev-parse HEAD
+	git symbolic-ref -q HEAD >/dev/null || git for-each-ref --format='%(objectname)' refs/heads/topdown
 }

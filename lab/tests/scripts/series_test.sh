@@ -118,6 +118,18 @@ test_tree_merges_onto_the_next_linux() {
 	same "$(git -C "$tree" rev-parse HEAD)" "$hash"
 }
 
+# To look at the base, somebody leaves the branch.
+test_tree_keeps_commits_on_the_branch() {
+	three_commits
+	edit arch/x86/kvm/pmu.c 30 thirty
+	commit 'KVM: x86/pmu: Fourth'
+	git -C "$tree" checkout -q --detach refs/topdown/base
+	"$repo/scripts/tree" >out
+	has out 'has commits of its own'
+	same "$(git -C "$tree" log -1 --format=%s topdown)" 'KVM: x86/pmu: Fourth'
+	fails "$repo/scripts/clean"
+}
+
 test_tree_names_a_patch_that_conflicts() {
 	three_commits
 	next_linux
