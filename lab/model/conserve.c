@@ -15,9 +15,9 @@
  *
  *   instruction  The exit can have the hypervisor carry out the instruction, and
  *	   the counter counts retired instructions or branches, without a counter
- *	   mask or edge detection, is enabled, and counts at the guest's
- *	   CPL; all that before or after, as the instruction itself and the
- *	   hypervisor's user can change it in between.  Then the counter may
+ *	   mask, which would make it count cycles, is enabled, and counts at the
+ *	   guest's CPL; all that before or after, as the instruction itself and
+ *	   the hypervisor's user can change it in between.  Then the counter may
  *	   be higher by one, not more: one exit is one instruction.  If it
  *	   wrapped, its bit in GLOBAL_STATUS is set.
  *   write	   The exit is a WRMSR, or #UD (KVM emulates what follows its forced
@@ -110,7 +110,8 @@ static void take(struct pmu *pmu, uint64_t owned, struct held *held)
 	}
 	if (owned & BIT(METRICS_BIT))
 		held->value[HELD_METRICS] = pmu_metrics(pmu);
-	held->value[HELD_STATUS] = pmu->global_status;
+	/* A hypervisor may keep the bit of enclaves, which no counter sets, or not. */
+	held->value[HELD_STATUS] = pmu->global_status & ~STATUS_ASCI;
 	held->value[HELD_CTRL] = pmu->global_ctrl;
 }
 
@@ -186,14 +187,13 @@ static bool may_emulate(const struct pmu_exit *exit)
 static bool counts_retired(const struct pmu *pmu, unsigned int bit,
 			   unsigned int cpl)
 {
-	const uint64_t plain = SEL_EDGE | SEL_INV |
-			       (uint64_t)0xff << SEL_CMASK_SHIFT;
+	const uint64_t mask = (uint64_t)0xff << SEL_CMASK_SHIFT;
 	unsigned int level = cpl ? FIXED_USR : FIXED_OS;
 	enum quantity quantity;
 
 	if (!(pmu->global_ctrl & BIT(bit)) || !(counter_levels(pmu, bit) & level))
 		return false;
-	if (bit < FIXED_SHIFT && pmu->selector[bit] & plain)
+	if (bit < FIXED_SHIFT && pmu->selector[bit] & mask)
 		return false;
 	quantity = counter_quantity(pmu, bit);
 	return quantity == Q_INSTRUCTIONS || quantity == Q_BRANCHES;

@@ -49,6 +49,7 @@
 /* More bits of GLOBAL_STATUS, GLOBAL_STATUS_RESET and GLOBAL_STATUS_SET. */
 #define STATUS_LBR_FRZ		BIT(58)
 #define STATUS_CTR_FRZ		BIT(59)
+#define STATUS_ASCI		BIT(60)
 #define STATUS_UNCORE		BIT(61)
 #define STATUS_BUFFER		BIT(62)
 #define STATUS_COND_CHGD	BIT(63)
@@ -122,6 +123,7 @@ struct pmu_machine {
 	uint64_t metrics;
 	uint64_t width;
 	uint64_t save_global_ctrl;
+	uint64_t asci;			/* guests run enclaves, says GLOBAL_STATUS */
 	uint64_t metrics_keep;		/* metrics_write = keep */
 	uint64_t metrics_ignore;	/* metrics_reserved = ignore */
 	uint64_t metrics_truncate;	/* metrics_rounding = truncate */

@@ -67,6 +67,7 @@ static const struct key keys[] = {
 	KEY("metrics", metrics, 0, PMU_MAX_METRICS),
 	KEY("width", width, 1, 16),
 	KEY("save_global_ctrl", save_global_ctrl, 0, 1),
+	KEY("asci", asci, 0, 1),
 	WORDS("metrics_write", metrics_keep, "rederive", "keep"),
 	WORDS("metrics_reserved", metrics_ignore, "gp", "ignore"),
 	WORDS("metrics_rounding", metrics_truncate, "nearest", "truncate"),

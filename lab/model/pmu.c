@@ -376,6 +376,10 @@ void pmu_advance(struct pmu *pmu, const uint64_t delta[PMU_NR_WORK])
 	uint64_t q[NR_QUANTITY], overflow = 0;
 	unsigned int i, bit;
 
+	/* "Contributions from operation of SGX": some enclave in the guest runs. */
+	if (pmu->machine->asci && pmu->context.nonroot && bits)
+		pmu->global_status |= STATUS_ASCI;
+
 	slots_attribute(pmu->machine, delta, q);
 	for (i = 0; i < NR_QUANTITY; i++)
 		pmu->account->done[i] += q[i];

@@ -285,6 +285,8 @@ static uint64_t status_bits(const struct pmu *pmu)
 
 	if (pmu->machine->version >= 4)
 		bits |= STATUS_LBR_FRZ | STATUS_CTR_FRZ;
+	if (pmu->machine->asci)
+		bits |= STATUS_ASCI;
 	return bits;
 }
 
