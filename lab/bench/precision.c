@@ -245,6 +245,13 @@ static bool run(struct kvm_vcpu *vcpu)
 	return false;
 }
 
+/* KVM gives PERF_METRICS only to who asks for it. */
+static void set_capabilities(struct kvm_vcpu *vcpu)
+{
+	vcpu_set_msr(vcpu, MSR_IA32_PERF_CAPABILITIES,
+		     kvm_get_feature_msr(MSR_IA32_PERF_CAPABILITIES));
+}
+
 static struct kvm_vcpu *create_neighbour(enum neighbour kind)
 {
 	struct kvm_vm *vm = vm_create(1);
@@ -253,6 +260,8 @@ static struct kvm_vcpu *create_neighbour(enum neighbour kind)
 	if (kind == WITHOUT)
 		vm_enable_cap(vm, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE);
 	vcpu = vm_vcpu_add(vm, 0, neighbour_code);
+	if (kind != WITHOUT)
+		set_capabilities(vcpu);
 	vcpu_args_set(vcpu, 1, kind);
 	sync_global_to_guest(vm, plan);
 	return vcpu;
@@ -318,6 +327,7 @@ int main(int argc, char **argv)
 	/* No other measurement of this boot has these numbers. */
 	plan.number = __builtin_ia32_rdtsc() & ~1ull;
 	vm_create_with_one_vcpu(&vcpu, guest_code);
+	set_capabilities(vcpu);
 	sync_global_to_guest(vcpu->vm, plan);
 	if (plan.every)
 		neighbour = create_neighbour(kind);

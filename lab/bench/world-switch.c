@@ -187,6 +187,8 @@ int main(int argc, char **argv)
 
 	for (i = 0; i < cases[n].guests; i++) {
 		vm_create_with_one_vcpu(&vcpus[i], guest_code);
+		vcpu_set_msr(vcpus[i], MSR_IA32_PERF_CAPABILITIES,
+			     kvm_get_feature_msr(MSR_IA32_PERF_CAPABILITIES));
 		vcpu_args_set(vcpus[i], 4, cases[n].use[i], cases[n].exit, number, exits);
 	}
 	printf("world-switch: case=%s mark=%lu\n", cases[n].name, number);
