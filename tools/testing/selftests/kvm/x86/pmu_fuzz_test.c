@@ -8,8 +8,7 @@
  *
  * -v tells of the progress, -T prints each operation from number FROM on.  -w also
  * tries what KVM does its own way even with the mediated vPMU, so that hardware's
- * counters change behind the guest's back: see kvm_cuts_to_vcpu_width() and
- * without_modifiers().
+ * counters change behind the guest's back: see kvm_cuts_to_vcpu_width().
  *
  * The same seed means the same operations, and none of the outcomes depends on
  * timing.  What a counter reads while it counts isn't predictable, so there the
@@ -756,17 +755,6 @@ static const char *check_equal(u64 got, u64 want_val, u64 *want)
 	return got == want_val ? NULL : "is not the register's value";
 }
 
-/*
- * KVM hides PERF_METRICS from a guest that doesn't have it, and shows userspace
- * what userspace wrote.
- */
-static u64 visible_capabilities(const struct model *m, enum accessor access)
-{
-	if (access == BY_HOST || m->has_metrics)
-		return m->capabilities;
-	return m->capabilities & ~PMU_CAP_PERF_METRICS;
-}
-
 static const char *check_msr_value(struct model *m, enum pmu_reg reg, u32 i,
 				   enum accessor access, u64 got, u64 *want)
 {
@@ -789,7 +777,7 @@ static const char *check_msr_value(struct model *m, enum pmu_reg reg, u32 i,
 	case METRICS:
 		return check_metrics(m, got, want);
 	case CAPABILITIES:
-		return check_equal(got, visible_capabilities(m, access), want);
+		return check_equal(got, m->capabilities, want);
 	default:
 		return check_equal(got, 0, want);
 	}
@@ -1259,18 +1247,17 @@ static u64 any_value(struct fuzzer *f, const struct model *m, enum pmu_reg reg)
 }
 
 /*
- * KVM counts an instruction or branch that it emulates whatever the edge detection,
- * counter mask and its inversion say.  To hardware that looks like a count that came
- * from nowhere.
+ * KVM without PERF_METRICS may be so old that it counts an instruction or branch that
+ * it emulates also where there is a counter mask.  To hardware that looks like a
+ * count that came from nowhere.
  */
-static u64 without_modifiers(u64 evntsel)
+static u64 without_mask(u64 evntsel)
 {
 	const u64 event = ARCH_PERFMON_EVENTSEL_EVENT | ARCH_PERFMON_EVENTSEL_UMASK;
 
 	if ((evntsel & event) == INTEL_ARCH_INSTRUCTIONS_RETIRED ||
 	    (evntsel & event) == INTEL_ARCH_BRANCHES_RETIRED)
-		evntsel &= ~(ARCH_PERFMON_EVENTSEL_EDGE | ARCH_PERFMON_EVENTSEL_INV |
-			     ARCH_PERFMON_EVENTSEL_CMASK);
+		evntsel &= ~ARCH_PERFMON_EVENTSEL_CMASK;
 	return evntsel;
 }
 
@@ -1290,7 +1277,9 @@ static u64 tame_value(const struct model *m, u32 msr, enum accessor access, u64 
 	if (reg == EVNTSEL) {
 		if (facts.has_rtm)
 			val &= ~GENMASK_ULL(33, 32);
-		return options.wild ? val : without_modifiers(val);
+		if (!(facts.perf_capabilities & PMU_CAP_PERF_METRICS))
+			val = without_mask(val);
+		return val;
 	}
 	if (reg == CAPABILITIES && !(val & ~facts.perf_capabilities))
 		return val | (facts.perf_capabilities & ~FLIPPED_CAPABILITIES);
@@ -2057,7 +2046,7 @@ static void add_vcpu(struct fuzzer *f)
 		.model = {
 			.leaf_eax = facts.leaf_eax,
 			.leaf_edx = facts.leaf_edx,
-			.capabilities = facts.perf_capabilities,
+			.capabilities = facts.perf_capabilities & ~PMU_CAP_PERF_METRICS,
 			.pdcm = facts.has_pdcm,
 			.pmu_enabled = f->pmu_enabled,
 		},
@@ -2107,6 +2096,8 @@ static void create_any_vm(struct fuzzer *f)
 
 	create_vm(f, nr);
 	for (i = 0; i < nr; i++) {
+		if (!one_in(f, 4))
+			set_capabilities_msr(f, &f->vcpus[i], facts.perf_capabilities);
 		if (one_in(f, 2))
 			continue;
 		set_any_cpuid(f, &f->vcpus[i]);

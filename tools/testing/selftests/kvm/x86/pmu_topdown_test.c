@@ -804,6 +804,126 @@ TEST_F(metrics, event_filter_while_running)
 	test_filter_while_running(self->vcpu);
 }
 
+/*
+ * A denied counter stays denied whatever the guest does to its control, and to the
+ * controls of its neighbours: KVM consults the filter only for what has changed.
+ */
+static const u16 denied_controls[] = {
+	0xb000, 0, 0xb000, 0x3000, 0x3030, 0xb030, 0xb000, 0x1030, 0x1000, 0x2003, 0xb033,
+};
+
+static void guest_denied_steps(void)
+{
+	u64 cycles;
+	int i;
+
+	write_pattern(PATTERN_SLOTS, PATTERN_METRICS);
+	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, 0);
+	wrmsr(MSR_CORE_PERF_GLOBAL_CTRL,
+	      SLOTS_ENABLE | CYCLES_ENABLE | PMU_GLOBAL_CTRL_PERF_METRICS);
+	for (i = 0; i < ARRAY_SIZE(denied_controls); i++) {
+		wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, denied_controls[i]);
+		cycles = rdpmc(INTEL_RDPMC_FIXED | 1);
+		retire(10);
+		cycles = rdpmc(INTEL_RDPMC_FIXED | 1) - cycles;
+		__GUEST_ASSERT(rdpmc(RDPMC_SLOTS) == PATTERN_SLOTS,
+			       "Step %d: the denied counter 3 counts %lu slots", i,
+			       rdpmc(RDPMC_SLOTS) - (u64)PATTERN_SLOTS);
+		__GUEST_ASSERT(rdpmc(RDPMC_METRICS) == PATTERN_METRICS,
+			       "Step %d: PERF_METRICS is 0x%lx", i, rdpmc(RDPMC_METRICS));
+		__GUEST_ASSERT(!!cycles == !!(denied_controls[i] & 0x30),
+			       "Step %d: counter 1 counts %lu cycles", i, cycles);
+		GUEST_ASSERT_EQ(rdmsr(MSR_CORE_PERF_FIXED_CTR_CTRL), denied_controls[i]);
+	}
+	GUEST_DONE();
+}
+
+TEST_F(metrics, event_filter_denies_each_step)
+{
+	set_fixed_filter(self->vcpu, KVM_PMU_EVENT_DENY, BIT(3));
+	run_guest_code(self->vcpu, guest_denied_steps);
+}
+
+TEST_F(metrics, event_filter_allows_no_step)
+{
+	set_fixed_filter(self->vcpu, KVM_PMU_EVENT_ALLOW, BIT(1));
+	run_guest_code(self->vcpu, guest_denied_steps);
+}
+
+/*
+ * Userspace can deny the guest both MSRs by a filter, at any time.  RDPMC isn't an
+ * access to an MSR, and what userspace itself reads isn't filtered.
+ */
+static void set_msr_filter(struct kvm_vcpu *vcpu, u32 denied)
+{
+	static u8 none;
+	struct kvm_msr_filter filter = { .flags = KVM_MSR_FILTER_DEFAULT_ALLOW };
+	int i;
+
+	for (i = 0; denied && i < 2; i++)
+		filter.ranges[i] = (struct kvm_msr_filter_range) {
+			.flags = denied,
+			.nmsrs = 1,
+			.base = i ? MSR_PERF_METRICS : MSR_CORE_PERF_FIXED_CTR3,
+			.bitmap = &none,
+		};
+	vm_ioctl(vcpu->vm, KVM_X86_SET_MSR_FILTER, &filter);
+}
+
+static void guest_msr_filter(void)
+{
+	/* Denied from the start... */
+	assert_rdmsr_gp(MSR_CORE_PERF_FIXED_CTR3);
+	assert_wrmsr_gp(MSR_CORE_PERF_FIXED_CTR3, PATTERN_SLOTS);
+	assert_rdmsr_gp(MSR_PERF_METRICS);
+	assert_wrmsr_gp(MSR_PERF_METRICS, PATTERN_METRICS);
+	GUEST_SYNC(0);
+
+	/* ... then not... */
+	write_pattern(PATTERN_SLOTS, PATTERN_METRICS);
+	assert_pattern(PATTERN_SLOTS, PATTERN_METRICS);
+	GUEST_SYNC(KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE);
+
+	/* ... again, now that KVM has passed them through... */
+	assert_rdmsr_gp(MSR_CORE_PERF_FIXED_CTR3);
+	assert_wrmsr_gp(MSR_CORE_PERF_FIXED_CTR3, 0);
+	assert_rdmsr_gp(MSR_PERF_METRICS);
+	assert_wrmsr_gp(MSR_PERF_METRICS, 0);
+	GUEST_ASSERT_EQ(rdpmc(RDPMC_SLOTS), PATTERN_SLOTS);
+	GUEST_ASSERT_EQ(rdpmc(RDPMC_METRICS), PATTERN_METRICS);
+	GUEST_SYNC(KVM_MSR_FILTER_WRITE);
+
+	/* ... to be written only, after a change that has KVM look at it again. */
+	assert_wrmsr_gp(MSR_CORE_PERF_FIXED_CTR3, 0);
+	assert_wrmsr_gp(MSR_PERF_METRICS, 0);
+	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, SLOTS_CTRL);
+	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, 0);
+	assert_wrmsr_gp(MSR_PERF_METRICS, 0);
+	assert_pattern(PATTERN_SLOTS, PATTERN_METRICS);
+	GUEST_SYNC(0);
+
+	write_pattern(2 * PATTERN_SLOTS, PATTERN_METRICS_2);
+	assert_pattern(2 * PATTERN_SLOTS, PATTERN_METRICS_2);
+	GUEST_DONE();
+}
+
+static void test_msr_filter(struct kvm_vcpu *vcpu)
+{
+	u64 denied;
+
+	set_msr_filter(vcpu, KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE);
+	start_guest(vcpu, guest_msr_filter);
+	while ((denied = run_to_sync(vcpu, NULL)) != -1ull) {
+		set_msr_filter(vcpu, denied);
+		vcpu_get_msr(vcpu, MSR_PERF_METRICS);
+	}
+}
+
+TEST_F(metrics, msr_filter)
+{
+	test_msr_filter(self->vcpu);
+}
+
 /* RDPMC at CPL 3. */
 
 /* Ends with an exception in any case: #GP if RDPMC fails, else #UD. */
@@ -1178,6 +1298,17 @@ TEST_F(partial, rdpmc_in_user_mode)
 	run_user_mode_test(self->vcpu, guest_user_mode);
 }
 
+TEST_F(partial, msr_filter)
+{
+	test_msr_filter(self->vcpu);
+}
+
+TEST_F(partial, event_filter_denies_each_step)
+{
+	set_fixed_filter(self->vcpu, KVM_PMU_EVENT_DENY, BIT(3));
+	run_guest_code(self->vcpu, guest_denied_steps);
+}
+
 /* Here KVM intercepts GLOBAL_CTRL. */
 TEST_F(partial, event_filter_while_running)
 {
@@ -1239,32 +1370,6 @@ static void guest_unsupported_msr(void)
 TEST_F(unsupported, msr)
 {
 	run_guest_code(self->vcpu, guest_unsupported_msr);
-}
-
-/*
- * KVM hides bit 15 from a guest that can't use PERF_METRICS, as that guest would
- * set GLOBAL_CTRL's bit 48 otherwise, and shows userspace what userspace wrote.
- */
-static void guest_capability(void)
-{
-	__GUEST_ASSERT(!(rdmsr(MSR_IA32_PERF_CAPABILITIES) & PMU_CAP_PERF_METRICS),
-		       "PERF_CAPABILITIES is 0x%lx, want bit 15 clear",
-		       rdmsr(MSR_IA32_PERF_CAPABILITIES));
-	GUEST_DONE();
-}
-
-TEST_F(unsupported, capability_is_hidden)
-{
-	struct kvm_vcpu *vcpu = self->vcpu;
-	u64 caps;
-
-	REQUIRE(vcpu_cpuid_has(vcpu, X86_FEATURE_PDCM), "The vCPU has no PERF_CAPABILITIES");
-
-	caps = vcpu_get_msr(vcpu, MSR_IA32_PERF_CAPABILITIES);
-	run_guest_code(vcpu, guest_capability);
-	TEST_ASSERT_EQ(vcpu_get_msr(vcpu, MSR_IA32_PERF_CAPABILITIES), caps);
-	if (variant->kind == THREE_FIXED_CAP_BIT)
-		TEST_ASSERT_EQ(caps, facts.perf_capabilities);
 }
 
 static void guest_unsupported_rdpmc(void)
@@ -1396,6 +1501,8 @@ static u32 run_bare(void *guest_code)
 	kvm_vm_elf_load(vm, program_invocation_name);
 
 	vcpu = vm_vcpu_add(vm, 0, guest_code);
+	if (kvm_cpu_has(X86_FEATURE_PDCM))
+		vcpu_set_msr(vcpu, MSR_IA32_PERF_CAPABILITIES, facts.perf_capabilities);
 	assert_msr_absent(vcpu, MSR_PERF_METRICS);
 	vcpu_run(vcpu);
 	exit_reason = vcpu->run->exit_reason;

@@ -441,7 +441,7 @@ do {								\
  * purpose counters than the host: KVM intercepts RDPMC and GLOBAL_CTRL to hide
  * the rest.  The others are all reasons why a vCPU has no PERF_METRICS.  Where
  * possible, PERF_CAPABILITIES claims it nonetheless: the bit alone must not
- * grant anything.
+ * grant anything.  NO_CAP_BIT is what a VMM gets that never sets the bit.
  */
 enum vcpu_kind {
 	FULL,
@@ -498,9 +498,9 @@ static inline struct kvm_vcpu *add_vcpu(struct kvm_vm *vm, int id, enum vcpu_kin
 	 * Set PERF_CAPABILITIES before CPUID, as KVM disallows enabling
 	 * features via PERF_CAPABILITIES if the guest doesn't have a vPMU.
 	 */
-	if (kind == NO_CAP_BIT || kind == THREE_FIXED)
+	if (kind == THREE_FIXED)
 		caps &= ~PMU_CAP_PERF_METRICS;
-	if (kvm_cpu_has(X86_FEATURE_PDCM))
+	if (kvm_cpu_has(X86_FEATURE_PDCM) && kind != NO_CAP_BIT)
 		vcpu_set_msr(vcpu, MSR_IA32_PERF_CAPABILITIES, caps);
 
 	if (kind == THREE_FIXED || kind == THREE_FIXED_CAP_BIT)
