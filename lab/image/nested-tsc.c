@@ -13,7 +13,7 @@
 #include "processor.h"
 #include "vmx.h"
 
-#define L2_OFFSET	(1ull << 40)
+#define L2_OFFSET	BIT_ULL(40)
 
 /* An entry of the list, SDM table "Format of an MSR Entry". */
 struct entry {
