@@ -14,7 +14,8 @@
  * that says too little to tell is an ERROR, never a PASS.
  *
  * A program that speaks TAP has to keep its plan; so has each test whose output one that
- * runs others, as the kernel's run_kselftest.sh, passes on behind "# ".
+ * runs others, as the kernel's run_kselftest.sh, passes on behind "# ".  How many of its tests
+ * skipped is told, and no fault.
  *
  * A program has to pass; to skip is to FAIL, unless it is expected.  EXPECTATIONS are lines of
  *	outcome NAME WORD TEXT	the program is to "skip" or "fail", or either
@@ -67,6 +68,7 @@ struct item {
 	char last[WHY], skip[WHY], assertion[WHY], not_ok[WHY];
 	bool in_assertion;
 	struct tap tap[TAP_LEVELS];	/* [1] is within [0] */
+	unsigned int inner_skipped;	/* of all documents within it that ended */
 	/* What the ground truth says of the time in which it ran. */
 	bool marked_begin, marked_end;
 	unsigned long long explicit_changes;
@@ -339,6 +341,7 @@ static void end_inner(struct item *item, bool ok)
 	check_tap(inner, why);
 	if (ok && why[0])
 		find(item, FAIL, "ok of a test with %s", why);
+	item->inner_skipped += inner->skipped;
 	*inner = (struct tap) { 0 };
 }
 
@@ -818,15 +821,31 @@ static void apply_expectations(struct judge *judge)
 		apply_expectation(judge, entry);
 }
 
-/* Never silent about what was excused. */
-static void describe_explicit(struct item *item)
+__attribute__((format(printf, 2, 3)))
+static void describe(struct item *item, const char *format, ...)
 {
 	size_t length = strlen(item->why);
+	va_list args;
 
+	if (length)
+		length += snprintf(item->why + length, WHY - length, "; ");
+	if (length >= WHY)
+		return;
+	va_start(args, format);
+	vsnprintf(item->why + length, WHY - length, format, args);
+	va_end(args);
+}
+
+/* Never silent about what was excused, nor about what did not run. */
+static void describe_item(struct item *item)
+{
+	unsigned int skipped = item->inner_skipped + item->tap[0].skipped;
+
+	if (item->outcome == PASS && skipped)
+		describe(item, "of its tests, %u skipped", skipped);
 	if (item->explicit_changes)
-		snprintf(item->why + length, WHY - length,
-			 "%s%llu explicit changes of guests' registers",
-			 length ? "; " : "", item->explicit_changes);
+		describe(item, "%llu explicit changes of guests' registers",
+			 item->explicit_changes);
 }
 
 static void describe_boot(struct judge *judge)
@@ -907,7 +926,7 @@ int main(int argc, char **argv)
 	apply_expectations(&judge);
 	for (i = 1; i < judge.nr_items; i++) {
 		judge_skip(&judge.items[i]);
-		describe_explicit(&judge.items[i]);
+		describe_item(&judge.items[i]);
 	}
 	describe_boot(&judge);
 	return print(&judge, results, quiet);
