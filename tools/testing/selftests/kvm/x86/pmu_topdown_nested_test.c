@@ -247,6 +247,32 @@ TEST_F(nested, l1_intercepts_rdpmc)
 	run_to_done(self->vcpu);
 }
 
+/* L2's first use of counter 3 changes what KVM intercepts, but not what L1 does. */
+static void l2_uses_slots_first(void)
+{
+	start_counting(0);
+	l2_rdpmc_exits();
+}
+
+static void l1_rdpmc_exiting_first_use(struct vmx_pages *vmx)
+{
+	prepare_l2(vmx);
+	set_exec_control(CPU_BASED_RDPMC_EXITING, true);
+	set_msr_bitmap(vmx, true, false);
+	run_l2(l2_uses_slots_first, EXIT_RDPMC);
+	run_l2(l2_read, EXIT_MSR_READ);
+	set_exec_control(CPU_BASED_RDPMC_EXITING, false);
+	write_pattern(PATTERN_SLOTS, PATTERN_METRICS);
+	run_l2(l2_rdpmc, EXIT_VMCALL);
+	GUEST_DONE();
+}
+
+TEST_F(nested, l1_intercepts_after_first_use_in_l2)
+{
+	start_l1(self->vcpu, l1_rdpmc_exiting_first_use, self->vmx);
+	run_to_done(self->vcpu);
+}
+
 /*
  * L2's PMU is L1's, GLOBAL_CTRL included: what one of them turns on counts on in
  * the other one, whichever of them KVM enters next.
@@ -340,6 +366,44 @@ TEST_F(nested, l2_survives_migration_between_cpus)
 TEST_F(nested, l2_survives_save_and_restore)
 {
 	start_l1(self->vcpu, l1_survive_ucall, self->vmx);
+	while (run_to_sync(self->vcpu, NULL) != -1)
+		self->vcpu = save_and_restore(self->vcpu);
+}
+
+/* What L1 counts goes on when L2, in which the vCPU was restored, exits to it. */
+static void l2_restored(void)
+{
+	GUEST_SYNC(0);
+	vmcall();
+}
+
+static void l1_counts_on(struct vmx_pages *vmx)
+{
+	u64 slots;
+
+	prepare_l2(vmx);
+	start_counting(PMU_GLOBAL_CTRL_PERF_METRICS);
+	retire(100);
+	slots = rdpmc(RDPMC_SLOTS);
+	GUEST_ASSERT(slots >= 100 * 128);
+	run_l2(l2_restored, EXIT_VMCALL);
+	GUEST_ASSERT(rdpmc(RDPMC_SLOTS) >= slots);
+
+	slots = rdpmc(RDPMC_SLOTS);
+	retire(100);
+	GUEST_ASSERT(rdpmc(RDPMC_SLOTS) >= slots + 100 * 128);
+	GUEST_ASSERT_EQ(rdmsr(MSR_CORE_PERF_GLOBAL_CTRL),
+			SLOTS_ENABLE | CYCLES_ENABLE | PMU_GLOBAL_CTRL_PERF_METRICS);
+	stop_counting();
+	slots = rdpmc(RDPMC_SLOTS);
+	retire(100);
+	GUEST_ASSERT_EQ(rdpmc(RDPMC_SLOTS), slots);
+	GUEST_DONE();
+}
+
+TEST_F(nested, l1_counts_after_restore_in_l2)
+{
+	start_l1(self->vcpu, l1_counts_on, self->vmx);
 	while (run_to_sync(self->vcpu, NULL) != -1)
 		self->vcpu = save_and_restore(self->vcpu);
 }
