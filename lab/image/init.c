@@ -141,13 +141,27 @@ static void say_fact(const char *key, const char *path)
 	say("lab: fact %s=%s", key, value);
 }
 
+/* Those that "maxcpus=" leaves for later count, too. */
+static long count_cpus(void)
+{
+	FILE *file = fopen("/proc/cmdline", "r");
+	char line[4096] = "";
+
+	if (file) {
+		if (!fgets(line, sizeof(line), file))
+			line[0] = '\0';
+		fclose(file);
+	}
+	return sysconf(strstr(line, " maxcpus=") ? _SC_NPROCESSORS_CONF : _SC_NPROCESSORS_ONLN);
+}
+
 static void say_facts(void)
 {
 	struct utsname name;
 
 	uname(&name);
 	say("lab: fact kernel=%s", name.release);
-	say("lab: fact cpus=%ld", sysconf(_SC_NPROCESSORS_ONLN));
+	say("lab: fact cpus=%ld", count_cpus());
 	say_fact("pmu", "/sys/bus/event_source/devices/cpu/caps/pmu_name");
 	say_fact("topdown_event",
 		 "/sys/bus/event_source/devices/cpu/events/slots");
