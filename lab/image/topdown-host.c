@@ -1,28 +1,44 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Do slots and the four topdown-* events count on the host itself?
+ * Slots and the four topdown-* events on the host itself:
  *
- * Proves that perf_event_open() takes the events, that a group of them counts
- * a loop of additions, that the four parts add up to the slots within the
+ *	topdown-host		do they count?
+ *	topdown-host next-task	does the next task learn what they counted?
+ *	topdown-host overflow	does a slots event without metrics outlive their overflow?
+ *
+ * The first proves that perf_event_open() takes the events, that a group of them
+ * counts a loop of additions, that the four parts add up to the slots within the
  * precision of the fields, and that the loop is seen as mostly retiring.
  * Could falsely pass if the counters held leftovers of other work; the group
  * is therefore read twice and the difference judged.
+ *
+ * The other two write fixed counter 3 and PERF_METRICS by /dev/cpu/N/msr, to see
+ * what is behind the fractions, and not to wait for hours.
  *
  * Exit status as a kselftest: 0 passes, 4 skips, else fails.
  */
 #define _GNU_SOURCE
 #include <err.h>
+#include <fcntl.h>
 #include <linux/perf_event.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define SKIP		4
 #define EVENTS		"/sys/bus/event_source/devices/cpu/events/"
 #define NR_EVENTS	5
+
+#define MSR_FIXED_CTR3		0x30c
+#define MSR_PERF_METRICS	0x329
+#define RDPMC_METRICS		0x20000000
 
 /* Event and umask as in arch/x86/events/intel/core.c (icl_td_events_attrs). */
 static const struct {
@@ -92,7 +108,7 @@ static int open_group(void)
 	return group;
 }
 
-int main(void)
+static void check_group(void)
 {
 	struct reading before, after;
 	uint64_t slots, part, sum = 0;
@@ -120,5 +136,183 @@ int main(void)
 		     (unsigned long long)sum, (unsigned long long)slots);
 	if (after.value[1] - before.value[1] < slots / 2)
 		errx(1, "a loop of additions is less than half retiring");
+}
+
+static void write_msr(uint32_t msr, uint64_t value)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", sched_getcpu());
+	fd = open(path, O_WRONLY);
+	if (fd < 0) {
+		printf("1..0 # SKIP %s: %m\n", path);
+		exit(SKIP);
+	}
+	if (pwrite(fd, &value, sizeof(value), msr) != sizeof(value))
+		err(1, "cannot write MSR %#x", msr);
+	close(fd);
+}
+
+static uint64_t rdpmc(uint32_t index)
+{
+	uint32_t low, high;
+
+	asm volatile("rdpmc" : "=a"(low), "=d"(high) : "c"(index));
+	return (uint64_t)high << 32 | low;
+}
+
+/* This task may execute RDPMC as long as it has the event mapped. */
+static void allow_rdpmc(void)
+{
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_HARDWARE,
+		.size = sizeof(attr),
+		.config = PERF_COUNT_HW_INSTRUCTIONS,
+		.exclude_kernel = 1,
+		.exclude_guest = 1,
+	};
+	struct perf_event_mmap_page *page;
+	int fd = syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0);
+
+	if (fd < 0)
+		err(1, "perf_event_open of instructions");
+	page = mmap(NULL, getpagesize(), PROT_READ, MAP_SHARED, fd, 0);
+	if (page == MAP_FAILED)
+		err(1, "cannot map the event");
+	if (!page->cap_user_rdpmc)
+		errx(1, "perf does not let user mode execute RDPMC");
+}
+
+static void pin(void)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(sched_getcpu(), &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		err(1, "cannot pin itself to a CPU");
+}
+
+static void wait_for(int fd)
+{
+	char byte;
+
+	if (read(fd, &byte, 1) != 1)
+		err(1, "cannot wait for the other task");
+}
+
+static void wake(int fd)
+{
+	if (write(fd, "", 1) != 1)
+		err(1, "cannot wake the other task");
+}
+
+/*
+ * All that hardware knows of the fractions are slots of each kind, which show as
+ * soon as fixed counter 3 is not zero.  Of as many slots as the other task used,
+ * the few instructions of this one are less than a twentieth, even if they count.
+ */
+static int spy(int ready, int go, int slots_from)
+{
+	uint64_t slots, before, after;
+
+	allow_rdpmc();
+	wake(ready);
+	wait_for(go);
+	if (read(slots_from, &slots, sizeof(slots)) != sizeof(slots))
+		err(1, "cannot read the number of slots");
+	before = rdpmc(RDPMC_METRICS);
+	write_msr(MSR_FIXED_CTR3, slots);
+	after = rdpmc(RDPMC_METRICS);
+	write_msr(MSR_FIXED_CTR3, 0);
+	write_msr(MSR_PERF_METRICS, 0);
+
+	printf("topdown-host: the next task reads PERF_METRICS %#llx, and %#llx with %llu slots\n",
+	       (unsigned long long)before, (unsigned long long)after,
+	       (unsigned long long)slots);
+	if ((before & 0xff) > 12 || (after & 0xff) > 12)
+		errx(1, "a task reads how much of another task's work was retired");
+	return 0;
+}
+
+/* PERF_METRICS of one task is not there for the next one that can execute RDPMC. */
+static void check_next_task(void)
+{
+	int group = open_group(), ready[2], go[2], slots[2], status;
+	struct reading reading;
+	pid_t child;
+
+	pin();
+	if (pipe(ready) || pipe(go) || pipe(slots))
+		err(1, "cannot make pipes");
+	fflush(stdout);
+	child = fork();
+	if (child < 0)
+		err(1, "cannot fork");
+	if (!child)
+		exit(spy(ready[1], go[0], slots[0]));
+
+	wait_for(ready[0]);
+	if (ioctl(group, PERF_EVENT_IOC_ENABLE, PERF_IOC_FLAG_GROUP))
+		err(1, "cannot enable the group");
+	additions(100000);
+	read_group(group, &reading);
+	/* Reading clears the registers: what is left is of this second round. */
+	additions(100000);
+	wake(go[1]);
+	if (write(slots[1], &reading.value[0], sizeof(uint64_t)) != sizeof(uint64_t))
+		err(1, "cannot write the number of slots");
+	if (waitpid(child, &status, 0) != child)
+		err(1, "cannot wait for the child");
+	if (!WIFEXITED(status))
+		errx(1, "the other task was killed");
+	if (WEXITSTATUS(status))
+		exit(WEXITSTATUS(status));
+}
+
+/*
+ * The metrics count with each slots event, and after hours they overflow.  Here
+ * they do with the first slots: "all of 2^48 - 1 slots were retired".
+ */
+static void check_overflow(void)
+{
+	int fd = open_event(events[0].config, -1);
+	struct { uint64_t nr, slots; } before, after;
+
+	if (fd < 0)
+		err(1, "perf_event_open of %s", events[0].name);
+	pin();
+	write_msr(MSR_FIXED_CTR3, (1ull << 48) - 1);
+	write_msr(MSR_PERF_METRICS, 0xff);
+	if (ioctl(fd, PERF_EVENT_IOC_ENABLE, 0))
+		err(1, "cannot enable the event");
+	if (read(fd, &before, sizeof(before)) != sizeof(before))
+		err(1, "cannot read the event");
+	additions(100000);
+	if (read(fd, &after, sizeof(after)) != sizeof(after))
+		err(1, "cannot read the event");
+
+	printf("topdown-host: %s %llu, then %llu\n", events[0].name,
+	       (unsigned long long)before.slots, (unsigned long long)after.slots);
+	/* Some 1.5 slots an addition, and 200 that the emulator would not make of it. */
+	if (after.slots - before.slots < 6400000 || after.slots > 200 * 6400000ull)
+		errx(1, "the overflow of PERF_METRICS changed a slots event without metrics");
+}
+
+int main(int argc, char *argv[])
+{
+	const char *what = argc > 1 ? argv[1] : "";
+
+	if (argc > 2)
+		errx(2, "usage: topdown-host [next-task|overflow]");
+	if (!*what)
+		check_group();
+	else if (!strcmp(what, "next-task"))
+		check_next_task();
+	else if (!strcmp(what, "overflow"))
+		check_overflow();
+	else
+		errx(2, "usage: topdown-host [next-task|overflow]");
 	return 0;
 }

@@ -426,6 +426,70 @@ static void guest_main(u64 index)
 	}
 }
 
+/* The host's perf on fixed counter 3 without metrics, counting or sampling. */
+
+enum host_event {
+	NO_EVENT,
+	TOPDOWN_GROUP,
+	PLAIN_SLOTS,
+	SAMPLED_SLOTS,
+};
+
+/* Often enough to have some samples, and seldom enough not to be throttled. */
+#define SLOTS_PERIOD	500000
+
+struct slots_event {
+	int fd;
+	u64 slots;
+	struct perf_event_mmap_page *page;
+};
+
+static void open_slots(struct slots_event *event, u64 period)
+{
+	event->fd = open_event(SLOTS_EVENT, -1, period);
+	event->slots = 0;
+	event->page = NULL;
+	if (period) {
+		event->page = mmap(NULL, 2 * getpagesize(), PROT_READ, MAP_SHARED,
+				   event->fd, 0);
+		TEST_ASSERT(event->page != MAP_FAILED, "Mapping the event failed");
+	}
+	TEST_ASSERT(!ioctl(event->fd, PERF_EVENT_IOC_ENABLE, 0),
+		    "Enabling the event failed");
+}
+
+/*
+ * What is counted per turn is more than the loop, and less than what the guests
+ * have in their counters.
+ */
+static void check_slots(struct slots_event *event)
+{
+	struct {
+		u64 nr;
+		u64 slots;
+	} values;
+
+	retire(20);
+	TEST_ASSERT(read(event->fd, &values, sizeof(values)) == sizeof(values) &&
+		    values.nr == 1, "Reading the event failed");
+	TEST_ASSERT(values.slots >= event->slots + 20 * RETIRE_INSNS &&
+		    values.slots < event->slots + PATTERN_SLOTS,
+		    "The host has %lu slots after it had %lu", values.slots, event->slots);
+	event->slots = values.slots;
+}
+
+/* A sample has nothing but its header.  Some may be missing, if throttled. */
+static void check_samples(struct slots_event *event)
+{
+	u64 head = event->page->data_head;
+	u64 samples = head / sizeof(struct perf_event_header);
+
+	TEST_ASSERT(samples <= event->slots / SLOTS_PERIOD + 1 &&
+		    (samples || event->slots < 2 * SLOTS_PERIOD),
+		    "The host has %lu samples of %lu slots, one for %u", samples,
+		    event->slots, SLOTS_PERIOD);
+}
+
 /* Host: two threads, each of which has a vCPU of each kind. */
 
 struct worker {
@@ -440,12 +504,13 @@ struct worker {
 
 	pthread_t thread;
 	sem_t go, done;
-	bool host_perf;
+	enum host_event host_event;
 	bool may_rdpmc;
 	bool quit;
 	u64 interrupted;
 	u64 turns;
 	struct topdown_group group;
+	struct slots_event slots;
 };
 
 /*
@@ -493,8 +558,10 @@ static void run_turn(struct worker *worker)
 		check_host_rdpmc(worker, RDPMC_SLOTS, slots);
 		check_host_rdpmc(worker, RDPMC_METRICS, metrics);
 	}
-	if (worker->host_perf)
+	if (worker->host_event == TOPDOWN_GROUP)
 		check_topdown(&worker->group);
+	else if (worker->host_event)
+		check_slots(&worker->slots);
 }
 
 static void wait_for(sem_t *sem)
@@ -507,8 +574,11 @@ static void *work_for_test(void *data)
 {
 	struct worker *worker = data;
 
-	if (worker->host_perf)
+	if (worker->host_event == TOPDOWN_GROUP)
 		open_topdown(&worker->group);
+	else if (worker->host_event)
+		open_slots(&worker->slots,
+			   worker->host_event == SAMPLED_SLOTS ? SLOTS_PERIOD : 0);
 	for (;;) {
 		wait_for(&worker->go);
 		if (worker->quit)
@@ -530,13 +600,15 @@ FIXTURE(pairs) {
 };
 
 FIXTURE_VARIANT(pairs) {
-	bool host_perf;
+	enum host_event host_event;
 	bool host_rdpmc;
 };
 
 /* A host that may execute RDPMC has KVM leave nothing behind, hence not always. */
-FIXTURE_VARIANT_ADD(pairs, alone) { .host_perf = false };
-FIXTURE_VARIANT_ADD(pairs, host_perf) { .host_perf = true };
+FIXTURE_VARIANT_ADD(pairs, alone) { .host_event = NO_EVENT };
+FIXTURE_VARIANT_ADD(pairs, host_perf) { .host_event = TOPDOWN_GROUP };
+FIXTURE_VARIANT_ADD(pairs, host_slots) { .host_event = PLAIN_SLOTS };
+FIXTURE_VARIANT_ADD(pairs, host_samples) { .host_event = SAMPLED_SLOTS };
 FIXTURE_VARIANT_ADD(pairs, host_rdpmc) { .host_rdpmc = true };
 
 static void fill_info(struct vcpu_info *info, struct kvm_vcpu *vcpu, int side,
@@ -594,7 +666,7 @@ FIXTURE_SETUP(pairs)
 {
 	int i;
 
-	if (variant->host_perf)
+	if (variant->host_event)
 		REQUIRE(facts.host_metrics, "The host's perf has no PERF_METRICS");
 
 	self->cpu = pin_self_to_any_cpu();
@@ -607,7 +679,7 @@ FIXTURE_SETUP(pairs)
 
 	for (i = 0; i < 2; i++) {
 		create_vcpus(&self->workers[i], i);
-		self->workers[i].host_perf = variant->host_perf;
+		self->workers[i].host_event = variant->host_event;
 		self->workers[i].may_rdpmc = variant->host_rdpmc;
 		sem_init(&self->workers[i].go, 0, 0);
 		sem_init(&self->workers[i].done, 0, 0);
@@ -626,6 +698,8 @@ FIXTURE_TEARDOWN(pairs)
 		self->workers[i].quit = true;
 		sem_post(&self->workers[i].go);
 		pthread_join(self->workers[i].thread, NULL);
+		if (variant->host_event == SAMPLED_SLOTS)
+			check_samples(&self->workers[i].slots);
 		kvm_vm_free(self->workers[i].vms[0]);
 		if (self->workers[i].vms[1])
 			kvm_vm_free(self->workers[i].vms[1]);

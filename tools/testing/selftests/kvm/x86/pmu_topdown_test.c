@@ -1111,14 +1111,11 @@ static void read_registers_when_told(int request, int reply)
 	_exit(0);
 }
 
-TEST_F(metrics, other_tasks_see_nothing)
+/* Pipes to and from a task that tells what it reads, and first whether it can. */
+static pid_t fork_reader(int request[2], int reply[2])
 {
-	int request[2], reply[2], i;
-	struct reading reading;
-	bool able = false;
 	pid_t child;
 
-	pin_self_to_any_cpu();
 	TEST_ASSERT(!pipe(request) && !pipe(reply), "pipe() failed");
 	child = fork();
 	TEST_ASSERT(child >= 0, "fork() failed");
@@ -1127,21 +1124,134 @@ TEST_F(metrics, other_tasks_see_nothing)
 		read_registers_when_told(request[0], reply[1]);
 	}
 	close(reply[1]);
+	return child;
+}
+
+static void ask_reader(int request, int reply, struct reading *reading)
+{
+	TEST_ASSERT(write(request, "", 1) == 1 &&
+		    read_all(reply, reading, sizeof(*reading)),
+		    "The other task is gone");
+}
+
+TEST_F(metrics, other_tasks_see_nothing)
+{
+	int request[2], reply[2], i;
+	struct reading reading;
+	bool able = false;
+	pid_t child;
+
+	pin_self_to_any_cpu();
+	child = fork_reader(request, reply);
 	REQUIRE(read_all(reply[0], &able, sizeof(able)) && able,
 		"perf doesn't let user mode execute RDPMC, or somebody counts slots");
 
 	start_guest(self->vcpu, guest_survive_ucall);
 	for (i = 0; i < 2 * NR_STOPS; i++) {
 		run_to_sync(self->vcpu, NULL);
-		TEST_ASSERT(write(request[1], "", 1) == 1 &&
-			    read_all(reply[0], &reading, sizeof(reading)),
-			    "The other task is gone");
+		ask_reader(request[1], reply[0], &reading);
 		TEST_ASSERT_EQ(reading.slots, 0);
 		TEST_ASSERT_EQ(reading.metrics, 0);
 	}
 	run_to_done(self->vcpu);
 	close(request[1]);
 	waitpid(child, NULL, 0);
+}
+
+/* ... or all are, whether or not they have mapped an event. */
+static bool write_rdpmc_attr(const char *val)
+{
+	int fd = open(PERF_SYSFS "rdpmc", O_WRONLY);
+	bool ok = write(fd, val, 1) == 1;
+
+	close(fd);
+	return ok;
+}
+
+static void restore_rdpmc_attr(void)
+{
+	write_rdpmc_attr("1");
+}
+
+TEST_F(metrics, rdpmc_for_all_sees_nothing)
+{
+	char buf[8];
+	bool counts;
+	int i;
+
+	REQUIRE(read_sysfs(PERF_SYSFS "rdpmc", buf, sizeof(buf)) && buf[0] == '1',
+		PERF_SYSFS "rdpmc isn't 1");
+
+	pin_self_to_any_cpu();
+	start_guest(self->vcpu, guest_leave_counters);
+	run_to_sync(self->vcpu, NULL);
+
+	/* Also if the test fails. */
+	TEST_ASSERT(!atexit(restore_rdpmc_attr), "atexit() failed");
+	REQUIRE(write_rdpmc_attr("2"), "Can't write " PERF_SYSFS "rdpmc");
+	counts = host_counts_slots();
+	if (counts)
+		restore_rdpmc_attr();
+	REQUIRE(!counts, "Somebody counts slots on the host");
+
+	for (i = 1; i < 2 * NR_STOPS; i++) {
+		TEST_ASSERT_EQ(raw_rdpmc(RDPMC_SLOTS), 0);
+		TEST_ASSERT_EQ(raw_rdpmc(RDPMC_METRICS), 0);
+		assert_no_gp_pattern();
+		run_to_sync(self->vcpu, NULL);
+	}
+	restore_rdpmc_attr();
+	run_to_done(self->vcpu);
+}
+
+/*
+ * All at once: the host counts topdown on the CPU, for whoever runs, one task can
+ * execute RDPMC, and one vCPU has never used its PMU, one has.
+ */
+static void guest_stay_idle(void)
+{
+	for (;;) {
+		GUEST_ASSERT_EQ(rdpmc(RDPMC_SLOTS), 0);
+		GUEST_ASSERT_EQ(rdpmc(RDPMC_METRICS), 0);
+		GUEST_SYNC(0);
+	}
+}
+
+TEST_F(metrics, idle_beside_perf_and_rdpmc)
+{
+	struct kvm_vcpu *idle = create_vcpu(FULL);
+	int request[2], reply[2], i, cpu;
+	struct topdown_group group;
+	struct reading reading;
+	bool able = false;
+	pid_t child;
+
+	REQUIRE(facts.host_metrics, "The host's perf has no PERF_METRICS");
+	cpu = pin_self_to_any_cpu();
+	child = fork_reader(request, reply);
+	REQUIRE(read_all(reply[0], &able, sizeof(able)) && able,
+		"perf doesn't let user mode execute RDPMC, or somebody counts slots");
+
+	start_guest(idle, guest_stay_idle);
+	start_guest(self->vcpu, guest_survive_ucall);
+	open_topdown_of(-1, cpu, &group);
+	for (i = 0; i < 2 * NR_STOPS; i++) {
+		run_to_sync(self->vcpu, NULL);
+		ask_reader(request[1], reply[0], &reading);
+		TEST_ASSERT(reading.slots < PATTERN_SLOTS,
+			    "The other task reads %lu slots", reading.slots);
+		run_to_sync(idle, NULL);
+		check_topdown(&group);
+
+		/* In the other order, and after the host has used the registers. */
+		ask_reader(request[1], reply[0], &reading);
+		run_to_sync(idle, NULL);
+	}
+	run_to_done(self->vcpu);
+	close(group.leader);
+	close(request[1]);
+	waitpid(child, NULL, 0);
+	kvm_vm_free(idle->vm);
 }
 
 static void guest_leave_pattern(void)

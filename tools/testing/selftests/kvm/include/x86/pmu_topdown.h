@@ -744,7 +744,8 @@ struct topdown_group {
 	u64 slots;
 };
 
-static inline int open_event(u64 config, int leader, u64 period)
+/* Of this thread on any CPU, or of all tasks (@pid is -1) on @cpu. */
+static inline int open_event_of(pid_t pid, int cpu, u64 config, int leader, u64 period)
 {
 	struct perf_event_attr attr = {
 		.type = PERF_TYPE_RAW,
@@ -755,23 +756,36 @@ static inline int open_event(u64 config, int leader, u64 period)
 		.exclude_guest = 1,
 		.read_format = PERF_FORMAT_GROUP,
 	};
-	int fd = syscall(SYS_perf_event_open, &attr, 0, -1, leader, 0);
+	int fd = syscall(SYS_perf_event_open, &attr, pid, cpu, leader, 0);
 
 	TEST_ASSERT(fd >= 0, "perf_event_open(0x%lx) failed, errno %d", config, errno);
 	return fd;
 }
 
+static inline int open_event(u64 config, int leader, u64 period)
+{
+	return open_event_of(0, -1, config, leader, period);
+}
+
 /* Slots, and topdown-retiring to topdown-be-bound, see PERF_SYSFS events/. */
-static inline void open_topdown(struct topdown_group *group)
+#define SLOTS_EVENT	0x0400
+#define METRICS_EVENT	0x8000
+
+static inline void open_topdown_of(pid_t pid, int cpu, struct topdown_group *group)
 {
 	int i;
 
 	group->slots = 0;
-	group->leader = open_event(0x0400, -1, 0);
+	group->leader = open_event_of(pid, cpu, SLOTS_EVENT, -1, 0);
 	for (i = 0; i < 4; i++)
-		open_event(0x8000 + 0x100 * i, group->leader, 0);
+		open_event_of(pid, cpu, METRICS_EVENT + 0x100 * i, group->leader, 0);
 	TEST_ASSERT(!ioctl(group->leader, PERF_EVENT_IOC_ENABLE, PERF_IOC_FLAG_GROUP),
 		    "Enabling the group failed");
+}
+
+static inline void open_topdown(struct topdown_group *group)
+{
+	open_topdown_of(0, -1, group);
 }
 
 /*
