@@ -8,12 +8,47 @@ me=${0##*/}
 
 # One line on standard error: what is wrong and what to do.
 die() {
+	unwatch
 	printf '%s: %s\n' "$me" "$*" >&2
 	exit 1
 }
 
 say() {
 	printf '%s: %s\n' "$me" "$*"
+}
+
+# watch COMMAND...: until "unwatch", or the end of the script, tell now and then what
+# COMMAND prints and how long that has taken: on a terminal in place, else on a line of
+# its own, twice a minute (each PROGRESS seconds). Locks, which are 8 and 9, are not kept.
+watch() {
+	[ -z "${V:-}" ] || return 0
+	tell "$@" 8>&- 9>&- &
+	watcher=$!
+}
+
+unwatch() {
+	[ -n "${watcher:-}" ] || return 0
+	kill -KILL "$watcher" 2>/dev/null || :
+	wait "$watcher" 2>/dev/null || :
+	watcher=
+	[ ! -t 1 ] || printf '\r\033[K'
+}
+
+tell() {
+	since=$(date +%s)
+	told=0
+	every=${PROGRESS:-30}
+	[ ! -t 1 ] || every=2
+	while sleep 1 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+		seconds=$(($(date +%s) - since))
+		[ $((seconds - told)) -ge "$every" ] || continue
+		told=$seconds
+		if [ -t 1 ]; then
+			printf '\r%s: %s, %d s\033[K' "$me" "$("$@")" "$seconds"
+		else
+			say "$("$@"), $seconds s"
+		fi
+	done
 }
 
 build=${TOPDOWN_BUILD:-$top/build}
@@ -37,6 +72,25 @@ cache_dir() {
 	else
 		echo "$build/cache"
 	fi
+}
+
+# mirror: the address from which this machine's apt takes Debian itself (not
+# its security archive). Before the first "apt-get update" the lists have no
+# label, so the name of the address decides.
+mirror() {
+	# shellcheck disable=SC2016 # apt replaces these
+	apt-get indextargets --format '$(LABEL)|$(RELEASE)|$(REPO_URI)' \
+		'Created-By: Packages' 2>/dev/null |
+		awk -F '|' '
+		$3 !~ /^(https?|file|mirror)/ || $2 ~ /security/ { next }
+		$1 == "Debian" { print 1, $3 }
+		$1 != "Debian" && $3 ~ /debian\/?$/ { print 2, $3 }' |
+		sort -s -k1,1n | head -n 1 | cut -d ' ' -f 2-
+}
+
+# transport: this machine's settings of apt's transport (proxies and the like).
+transport() {
+	apt-config dump | sed -n '/^Acquire::/p' | grep -v '^Acquire::IndexTargets'
 }
 
 # space DIRECTORY MIB WHAT: fail before a stage that would fill the disk.

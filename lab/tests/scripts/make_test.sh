@@ -183,3 +183,36 @@ test_packages_has_what_scripts_need() {
 	done >unused
 	same "$(cat unused)" ""
 }
+
+# slow LAST: a script that tells how far it is, and then does LAST.
+slow() {
+	cat >slow <<-END
+		top=$repo
+		. "\$top/scripts/lib.sh"
+		how() { echo "\$1 of 7 done"; }
+		watch how 3
+		sleep 3
+		$1
+	END
+}
+
+test_watch_tells_how_far() {
+	slow 'unwatch; sleep 2; echo end'
+	PROGRESS=1 sh slow >out
+	has out '^slow: 3 of 7 done, [12] s$'
+	same "$(tail -n 1 out)" end
+	PROGRESS=30 sh slow >out
+	same "$(cat out)" end
+	PROGRESS=1 V=1 sh slow >out
+	same "$(cat out)" end
+}
+
+# Who reads its output does not wait for more, and its locks are free.
+test_watch_ends_with_its_script() {
+	slow 'exec 9>lock; flock 9; watch how 3; sleep 2; kill -9 $$'
+	(PROGRESS=9 sh slow || :) | timeout 8 cat >out
+	flock -n lock true
+	slow 'die "why"'
+	PROGRESS=1 fails timeout 8 sh slow
+	has said 'why'
+}
