@@ -63,6 +63,9 @@ check-fast: packages-check	## seconds, no kernel build: tests of model, lab and 
 check-series: packages-series kernel emulator image	## build every commit in many ways, boot it with its PMU selftests; hours, once
 	$(Q)scripts/check series
 
+check-fresh: packages-fresh	## make and make check on minimal Debian 12 and 13, made in build/fresh; root, hours
+	$(Q)scripts/check-fresh $(ONLY)
+
 bench: packages kernel kernel-base emulator image	## what a world switch costs: exact counts of PMU accesses, for four kernels
 	$(Q)lab/bench/bench
 
@@ -89,7 +92,10 @@ packages-check:
 	$(Q)scripts/packages base/packages base/packages-check base/packages-deb
 
 packages-full:
-	$(Q)scripts/packages base/packages base/packages-check base/packages-deb base/packages-qemu base/packages-full
+	$(Q)scripts/packages base/packages base/packages-check base/packages-deb base/packages-qemu base/packages-full base/packages-fresh
+
+packages-fresh:
+	$(Q)scripts/packages base/$@
 
 packages-series packages-deb packages-qemu:
 	$(Q)scripts/packages base/packages base/$@
@@ -135,7 +141,7 @@ endif
 
 # Every stage takes all processors by itself.
 .NOTPARALLEL:
-.PHONY: all demo report qemu check check-full check-debug check-fast check-series bench speed precision mutants lint packages packages-check packages-full packages-series packages-deb packages-qemu tree kernel kernel-base \
+.PHONY: all demo report qemu check check-full check-debug check-fast check-series bench speed precision mutants lint packages packages-check packages-full packages-series packages-deb packages-qemu packages-fresh check-fresh tree kernel kernel-base \
 	kernel-debug emulator image deb boot refresh export clean help
 
 ##
@@ -156,4 +162,6 @@ endif
 ##   REPO=URL VERSION=N PREFIX=TEXT
 ##                       for export: where others find this repository, "PATCH vN",
 ##                       "RFC PATCH"
+##   ONLY="13 make"      for check-fresh: that Debian, that command; SHARE=1: with this
+##                       machine's downloads and objects
 ##   WAIT=1              wait for another make in this checkout instead of failing
