@@ -1226,7 +1226,7 @@ TEST_F(metrics, idle_beside_perf_and_rdpmc)
 	bool able = false;
 	pid_t child;
 
-	REQUIRE(facts.host_metrics, "The host's perf has no PERF_METRICS");
+	REQUIRE(perf_uses_metrics(), "The host's perf doesn't use PERF_METRICS");
 	cpu = pin_self_to_any_cpu();
 	child = fork_reader(request, reply);
 	REQUIRE(read_all(reply[0], &able, sizeof(able)) && able,

@@ -771,6 +771,26 @@ static inline int open_event(u64 config, int leader, u64 period)
 #define SLOTS_EVENT	0x0400
 #define METRICS_EVENT	0x8000
 
+/*
+ * Perf stops using PERF_METRICS when a CPU that lacks it comes up.  It then takes a
+ * metrics event for a raw one, which needs no slots event as leader of its group.
+ */
+static inline bool perf_uses_metrics(void)
+{
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_RAW,
+		.size = sizeof(attr),
+		.config = METRICS_EVENT,
+		.disabled = 1,
+		.exclude_guest = 1,
+	};
+	int fd = syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0);
+
+	if (fd >= 0)
+		close(fd);
+	return facts.host_metrics && fd < 0;
+}
+
 static inline void open_topdown_of(pid_t pid, int cpu, struct topdown_group *group)
 {
 	int i;
