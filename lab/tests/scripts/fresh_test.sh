@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=sh disable=SC2154 # world.sh sets them
+# shellcheck shell=sh disable=SC2154,SC2016 # world.sh sets them; programs are texts
 # scripts/check-fresh, without a machine: what it makes of what the commands say.
 
 # program NAME TEXT: one that comes first in PATH.

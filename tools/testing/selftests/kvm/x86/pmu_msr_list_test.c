@@ -52,42 +52,63 @@ FIXTURE(msr_list) {
 	struct kvm_vcpu *vcpu;
 };
 
-FIXTURE_VARIANT(msr_list) {
+struct pmu_config {
 	bool all_capabilities;
 	u8 version;
 	s8 nr_fixed;
 	s8 fewer_gp;
 };
 
-FIXTURE_VARIANT_ADD(msr_list, all) {
-	.all_capabilities = true, .version = 2, .nr_fixed = -1,
+FIXTURE_VARIANT(msr_list) {
+	struct pmu_config config;
 };
-FIXTURE_VARIANT_ADD(msr_list, default_capabilities) { .version = 2, .nr_fixed = -1 };
-FIXTURE_VARIANT_ADD(msr_list, no_fixed) { .version = 2, .nr_fixed = 0 };
-FIXTURE_VARIANT_ADD(msr_list, fewer_gp) { .version = 2, .nr_fixed = -1, .fewer_gp = 1 };
-FIXTURE_VARIANT_ADD(msr_list, version_1) { .version = 1, .nr_fixed = -1 };
 
-static struct kvm_vcpu *create_vcpu(const FIXTURE_VARIANT(msr_list) *variant)
+FIXTURE_VARIANT_ADD(msr_list, all)
+{
+	.config = { .all_capabilities = true, .version = 2, .nr_fixed = -1 },
+};
+
+FIXTURE_VARIANT_ADD(msr_list, default_capabilities)
+{
+	.config = { .version = 2, .nr_fixed = -1 },
+};
+
+FIXTURE_VARIANT_ADD(msr_list, no_fixed)
+{
+	.config = { .version = 2, .nr_fixed = 0 },
+};
+
+FIXTURE_VARIANT_ADD(msr_list, fewer_gp)
+{
+	.config = { .version = 2, .nr_fixed = -1, .fewer_gp = 1 },
+};
+
+FIXTURE_VARIANT_ADD(msr_list, version_1)
+{
+	.config = { .version = 1, .nr_fixed = -1 },
+};
+
+static struct kvm_vcpu *create_vcpu(const struct pmu_config *config)
 {
 	u8 nr_gp = kvm_cpu_property(X86_PROPERTY_PMU_NR_GP_COUNTERS);
 	struct kvm_vcpu *vcpu;
 
 	vm_create_with_one_vcpu(&vcpu, guest_code);
-	if (variant->all_capabilities && kvm_cpu_has(X86_FEATURE_PDCM))
+	if (config->all_capabilities && kvm_cpu_has(X86_FEATURE_PDCM))
 		vcpu_set_msr(vcpu, MSR_IA32_PERF_CAPABILITIES,
 			     kvm_get_feature_msr(MSR_IA32_PERF_CAPABILITIES));
-	vcpu_set_cpuid_property(vcpu, X86_PROPERTY_PMU_VERSION, variant->version);
-	if (variant->nr_fixed >= 0)
+	vcpu_set_cpuid_property(vcpu, X86_PROPERTY_PMU_VERSION, config->version);
+	if (config->nr_fixed >= 0)
 		vcpu_set_cpuid_property(vcpu, X86_PROPERTY_PMU_NR_FIXED_COUNTERS,
-					variant->nr_fixed);
+					config->nr_fixed);
 	vcpu_set_cpuid_property(vcpu, X86_PROPERTY_PMU_NR_GP_COUNTERS,
-				nr_gp - variant->fewer_gp);
+				nr_gp - config->fewer_gp);
 	return vcpu;
 }
 
 FIXTURE_SETUP(msr_list)
 {
-	self->vcpu = create_vcpu(variant);
+	self->vcpu = create_vcpu(&variant->config);
 }
 
 FIXTURE_TEARDOWN(msr_list)
@@ -106,7 +127,7 @@ static void run(struct kvm_vcpu *vcpu)
 TEST_F(msr_list, what_is_saved_can_be_restored)
 {
 	const struct kvm_msr_list *list = kvm_get_msr_index_list();
-	struct kvm_vcpu *vcpu = self->vcpu, *other = create_vcpu(variant);
+	struct kvm_vcpu *vcpu = self->vcpu, *other = create_vcpu(&variant->config);
 	struct {
 		struct kvm_msrs header;
 		struct kvm_msr_entry entry;
@@ -115,7 +136,7 @@ TEST_F(msr_list, what_is_saved_can_be_restored)
 
 	/* All that the vCPU has is used, i.e. there is something to restore. */
 	run(vcpu);
-	if (variant->version > 1)
+	if (variant->config.version > 1)
 		TEST_ASSERT(vcpu_get_msr(vcpu, MSR_CORE_PERF_GLOBAL_STATUS),
 			    "No counter has overflowed");
 
