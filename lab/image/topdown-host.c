@@ -304,6 +304,8 @@ int main(int argc, char *argv[])
 {
 	const char *what = argc > 1 ? argv[1] : "";
 
+	/* The last line says why it fails, as the judge quotes it. */
+	setlinebuf(stdout);
 	if (argc > 2)
 		errx(2, "usage: topdown-host [next-task|overflow]");
 	if (!*what)
