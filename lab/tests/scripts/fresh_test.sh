@@ -61,12 +61,13 @@ test_fresh_runs_both_commands() {
 }
 
 test_fresh_has_the_commit_and_the_transport() {
+	home=/root
 	machines
 	program apt-config 'echo "Acquire::http::Proxy \"http://proxy.invalid\";"
 	echo "Acquire::IndexTargets \"\";"'
 	program does false
 	fails_there make 'status 1'
-	same "$(git -C "$repo/$fresh/root/topdown" rev-parse HEAD)" "$(git -C "$repo" rev-parse HEAD)"
+	same "$(git -C "$repo/$fresh$home/topdown" rev-parse HEAD)" "$(git -C "$repo" rev-parse HEAD)"
 	has "$repo/$fresh/etc/apt/apt.conf.d/99transport" 'proxy.invalid'
 	has "$repo/$fresh/etc/apt/apt.conf.d/99transport" 'Acquire::Check-Valid-Until "false";'
 }
