@@ -775,11 +775,13 @@ TEST_F(nested_pmu, init)
 	start_l1(self->vcpu, l1_gets_init, 0, 0);
 	assert_sync(self->vcpu, 0);
 
-	counter = vcpu_get_msr(self->vcpu, MSR_CORE_PERF_FIXED_CTR0);
 	vcpu_mp_state_get(self->vcpu, &mp_state);
 	vcpu_sregs_get(self->vcpu, &sregs);
 	vcpu_regs_get(self->vcpu, &regs);
 	assert_done(sender);
+
+	/* Perf counts a thread's vCPUs together, i.e. the sender's work as well. */
+	counter = vcpu_get_msr(self->vcpu, MSR_CORE_PERF_FIXED_CTR0);
 
 	/* Getting the state has KVM process the INIT. */
 	vcpu_mp_state_get(self->vcpu, &(struct kvm_mp_state){});
