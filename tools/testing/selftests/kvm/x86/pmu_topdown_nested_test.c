@@ -192,7 +192,7 @@ TEST_F(nested, l1_intercepts)
 static void l2_read_slots(void)
 {
 	rdmsr(MSR_CORE_PERF_FIXED_CTR3);
-	GUEST_FAIL("L1 has no MSR bitmap, but L2 executed RDMSR");
+	GUEST_FAIL("L1 intercepts RDMSR, but L2 executed it");
 }
 
 static void l2_rdpmc(void)
@@ -271,6 +271,227 @@ TEST_F(nested, l1_intercepts_after_first_use_in_l2)
 {
 	start_l1(self->vcpu, l1_rdpmc_exiting_first_use, self->vmx);
 	run_to_done(self->vcpu);
+}
+
+/*
+ * Userspace can deny L2 both MSRs as well, whatever L1's bitmap says, and while L1 is
+ * active or L2.  A denied access is userspace's, if it wants to have it, else #GP, and
+ * never reaches the register, which RDPMC tells.
+ */
+#define DENY_READS	KVM_MSR_FILTER_READ
+#define DENY_WRITES	KVM_MSR_FILTER_WRITE
+#define DENY_ALL	(DENY_READS | DENY_WRITES)
+
+#define DENIED_VALUE	0x01020304ull
+#define USERSPACE_VALUE	0x0a0b0c0dull
+
+static const u8 filters[] = {
+	DENY_ALL, 0, DENY_ALL, 0, DENY_ALL, DENY_READS, DENY_WRITES, 0
+};
+
+static bool exits_to_userspace;
+static int step;
+
+static void l2_assert_denied(u32 msr, u32 denied)
+{
+	u8 vector, want = exits_to_userspace ? 0 : GP_VECTOR;
+	u64 val;
+
+	if (denied & DENY_READS) {
+		vector = rdmsr_safe(msr, &val);
+		__GUEST_ASSERT(vector == want, "Step %d: %s on denied RDMSR(0x%x)",
+			       step, ex_str(vector), msr);
+		__GUEST_ASSERT(vector || val == USERSPACE_VALUE,
+			       "Step %d: denied RDMSR(0x%x) got 0x%lx, want userspace's 0x%llx",
+			       step, msr, val, USERSPACE_VALUE);
+	}
+	if (denied & DENY_WRITES) {
+		vector = wrmsr_safe(msr, DENIED_VALUE);
+		__GUEST_ASSERT(vector == want, "Step %d: %s on denied WRMSR(0x%x)",
+			       step, ex_str(vector), msr);
+	}
+}
+
+static void l2_check_filter(void)
+{
+	static u64 slots, metrics;
+
+	if (!(filters[step] & DENY_WRITES)) {
+		slots += PATTERN_SLOTS;
+		metrics = step % 2 ? PATTERN_METRICS : PATTERN_METRICS_2;
+		write_pattern(slots, metrics);
+	}
+	if (!(filters[step] & DENY_READS)) {
+		GUEST_ASSERT_EQ(rdmsr(MSR_CORE_PERF_FIXED_CTR3), slots);
+		GUEST_ASSERT_EQ(rdmsr(MSR_PERF_METRICS), metrics);
+	}
+	l2_assert_denied(MSR_CORE_PERF_FIXED_CTR3, filters[step]);
+	l2_assert_denied(MSR_PERF_METRICS, filters[step]);
+	__GUEST_ASSERT(rdpmc(RDPMC_SLOTS) == slots && rdpmc(RDPMC_METRICS) == metrics,
+		       "Step %d: fixed counter 3 and PERF_METRICS are 0x%lx and 0x%lx, want 0x%lx and 0x%lx",
+		       step, rdpmc(RDPMC_SLOTS), rdpmc(RDPMC_METRICS), slots, metrics);
+}
+
+static void next_filter(void)
+{
+	step++;
+	GUEST_SYNC(filters[step]);
+}
+
+static void l2_filtered_once(void)
+{
+	l2_check_filter();
+	vmcall();
+}
+
+static void l2_filtered(void)
+{
+	l2_check_filter();
+	while (step < ARRAY_SIZE(filters) - 1) {
+		next_filter();
+		l2_check_filter();
+	}
+
+	/* Nothing is denied anymore. */
+	guest_accesses();
+}
+
+static void l1_filtered(struct vmx_pages *vmx)
+{
+	int i;
+
+	prepare_l2(vmx);
+	for (i = 0; i < 3; i++) {
+		run_l2(l2_filtered_once, EXIT_VMCALL);
+		next_filter();
+	}
+	run_l2(l2_filtered, EXIT_VMCALL);
+	GUEST_FAIL("L2 came back");
+}
+
+/* Like run_to_sync(), but count and complete the accesses that come to userspace. */
+static u64 run_filtered(struct kvm_vcpu *vcpu, int *nr_denied)
+{
+	struct kvm_run *run = vcpu->run;
+	struct ucall uc;
+
+	for (;;) {
+		vcpu_run(vcpu);
+		if (run->exit_reason != KVM_EXIT_X86_RDMSR &&
+		    run->exit_reason != KVM_EXIT_X86_WRMSR)
+			break;
+
+		TEST_ASSERT_EQ(run->msr.reason, KVM_MSR_EXIT_REASON_FILTER);
+		TEST_ASSERT(run->msr.index == MSR_CORE_PERF_FIXED_CTR3 ||
+			    run->msr.index == MSR_PERF_METRICS,
+			    "MSR 0x%x isn't denied", run->msr.index);
+		if (run->exit_reason == KVM_EXIT_X86_RDMSR)
+			run->msr.data = USERSPACE_VALUE;
+		else
+			TEST_ASSERT_EQ(run->msr.data, DENIED_VALUE);
+		run->msr.error = 0;
+		++*nr_denied;
+	}
+
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
+	switch (get_ucall(vcpu, &uc)) {
+	case UCALL_ABORT:
+		REPORT_GUEST_ASSERT(uc);
+		break;
+	case UCALL_SYNC:
+		return uc.args[1];
+	case UCALL_DONE:
+		return -1;
+	default:
+		TEST_FAIL("Unexpected ucall: %lu", uc.cmd);
+	}
+	return 0;
+}
+
+static void run_filter_test(struct kvm_vcpu *vcpu, gva_t vmx, bool to_userspace)
+{
+	int i, nr_denied = 0, want = 0;
+
+	if (to_userspace)
+		vm_enable_cap(vcpu->vm, KVM_CAP_X86_USER_SPACE_MSR,
+			      KVM_MSR_EXIT_REASON_FILTER);
+	exits_to_userspace = to_userspace;
+	sync_global_to_guest(vcpu->vm, exits_to_userspace);
+
+	set_msr_filter(vcpu, filters[0]);
+	start_l1(vcpu, l1_filtered, vmx);
+	for (i = 1; i < ARRAY_SIZE(filters); i++) {
+		if (to_userspace)
+			want += 2 * __builtin_popcount(filters[i - 1]);
+		TEST_ASSERT_EQ(run_filtered(vcpu, &nr_denied), filters[i]);
+		TEST_ASSERT_EQ(nr_denied, want);
+		set_msr_filter(vcpu, filters[i]);
+	}
+	assert_few_exits(vcpu);
+}
+
+TEST_F(nested, msr_filter)
+{
+	run_filter_test(self->vcpu, self->vmx, false);
+}
+
+TEST_F(nested, msr_filter_exits_to_userspace)
+{
+	run_filter_test(self->vcpu, self->vmx, true);
+}
+
+/* What L1 intercepts comes to L1, denied or not. */
+
+static void l2_write_slots(void)
+{
+	wrmsr(MSR_CORE_PERF_FIXED_CTR3, DENIED_VALUE);
+	GUEST_FAIL("L1 intercepts WRMSR, but L2 executed it");
+}
+
+static void l2_read_when_denied(void)
+{
+	GUEST_SYNC(DENY_ALL);
+	l2_read();
+}
+
+static void l1_intercepts_denied(struct vmx_pages *vmx)
+{
+	prepare_l2(vmx);
+	write_pattern(PATTERN_SLOTS, PATTERN_METRICS);
+	set_msr_bitmap(vmx, true, true);
+	set_bit_of_msr(vmx->msr, MSR_CORE_PERF_FIXED_CTR3, true);
+	set_bit_of_msr(vmx->msr + 0x800, MSR_CORE_PERF_FIXED_CTR3, true);
+
+	run_l2(l2_read_when_denied, EXIT_MSR_READ);
+	run_l2(l2_write, EXIT_MSR_WRITE);
+	run_l2(l2_read_slots, EXIT_MSR_READ);
+	run_l2(l2_write_slots, EXIT_MSR_WRITE);
+	GUEST_ASSERT_EQ(rdpmc(RDPMC_SLOTS), PATTERN_SLOTS);
+	GUEST_ASSERT_EQ(rdpmc(RDPMC_METRICS), PATTERN_METRICS);
+	GUEST_DONE();
+}
+
+static void run_l1_intercepts_denied(struct kvm_vcpu *vcpu, gva_t vmx)
+{
+	int nr_denied = 0;
+
+	start_l1(vcpu, l1_intercepts_denied, vmx);
+	TEST_ASSERT_EQ(run_filtered(vcpu, &nr_denied), DENY_ALL);
+	set_msr_filter(vcpu, DENY_ALL);
+	TEST_ASSERT_EQ(run_filtered(vcpu, &nr_denied), -1ull);
+	TEST_ASSERT_EQ(nr_denied, 0);
+}
+
+TEST_F(nested, l1_intercepts_denied)
+{
+	run_l1_intercepts_denied(self->vcpu, self->vmx);
+}
+
+TEST_F(nested, l1_intercepts_denied_not_userspace)
+{
+	vm_enable_cap(self->vcpu->vm, KVM_CAP_X86_USER_SPACE_MSR,
+		      KVM_MSR_EXIT_REASON_FILTER);
+	run_l1_intercepts_denied(self->vcpu, self->vmx);
 }
 
 /*

@@ -850,26 +850,7 @@ TEST_F(metrics, event_filter_allows_no_step)
 	run_guest_code(self->vcpu, guest_denied_steps);
 }
 
-/*
- * Userspace can deny the guest both MSRs by a filter, at any time.  RDPMC isn't an
- * access to an MSR, and what userspace itself reads isn't filtered.
- */
-static void set_msr_filter(struct kvm_vcpu *vcpu, u32 denied)
-{
-	static u8 none;
-	struct kvm_msr_filter filter = { .flags = KVM_MSR_FILTER_DEFAULT_ALLOW };
-	int i;
-
-	for (i = 0; denied && i < 2; i++)
-		filter.ranges[i] = (struct kvm_msr_filter_range) {
-			.flags = denied,
-			.nmsrs = 1,
-			.base = i ? MSR_PERF_METRICS : MSR_CORE_PERF_FIXED_CTR3,
-			.bitmap = &none,
-		};
-	vm_ioctl(vcpu->vm, KVM_X86_SET_MSR_FILTER, &filter);
-}
-
+/* The filter can change at any time.  What userspace itself reads isn't filtered. */
 static void guest_msr_filter(void)
 {
 	/* Denied from the start... */

@@ -687,6 +687,26 @@ static inline void set_fixed_filter(struct kvm_vcpu *vcpu, u32 action, u32 bitma
 }
 
 /*
+ * Userspace can deny its guests both MSRs by a filter, to read, to write, or both.
+ * RDPMC isn't an access to an MSR.
+ */
+static inline void set_msr_filter(struct kvm_vcpu *vcpu, u32 denied)
+{
+	static u8 none;
+	struct kvm_msr_filter filter = { .flags = KVM_MSR_FILTER_DEFAULT_ALLOW };
+	int i;
+
+	for (i = 0; denied && i < 2; i++)
+		filter.ranges[i] = (struct kvm_msr_filter_range) {
+			.flags = denied,
+			.nmsrs = 1,
+			.base = i ? MSR_PERF_METRICS : MSR_CORE_PERF_FIXED_CTR3,
+			.bitmap = &none,
+		};
+	vm_ioctl(vcpu->vm, KVM_X86_SET_MSR_FILTER, &filter);
+}
+
+/*
  * After the guest, nothing of it is left for the host's user mode, which can
  * read all PMCs and PERF_METRICS while it has a perf event mapped.
  */
