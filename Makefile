@@ -119,7 +119,7 @@ image: packages kernel	## build/image, what the emulated host and its guests boo
 	$(Q)lab/image/build
 
 deb: packages-deb kernel image	## build/deb, Debian packages for a real host: CONFIG=running, cloud, or FILE
-	$(Q)scripts/deb
+	$(Q)host/deb
 
 qemu: packages-qemu	## build/qemu, QEMU that knows the feature by name and migrates it (optional)
 	$(Q)qemu/build
@@ -155,7 +155,7 @@ endif
 ##   MIRROR=URL          the Debian mirror (default: the one of this machine's apt)
 ##   MACHINE=NAME        the emulated host, one of lab/machine (default: icelake)
 ##   CPUS=N CMD="..."    for boot: logical CPUs; a command instead of a shell
-##   CONFIG=NAME|FILE    for deb: whose configuration the kernel has, see scripts/deb
+##   CONFIG=NAME|FILE    for deb: whose configuration the kernel has, see host/deb
 ##   COMMITS=N..M        for check-series: only these, by number
 ##   CONFIGS="NAME..."   for check-series: only these columns of its table
 ##   JOBS=N              parallel jobs

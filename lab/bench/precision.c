@@ -41,7 +41,7 @@
 #include "pmu.h"
 #include "processor.h"
 
-#include "../image/mark.h"
+#include "../../host/mark.h"
 
 #define UNIT		10000	/* slots */
 #define PORT		0x80	/* nobody is there: userspace is told of each OUT */

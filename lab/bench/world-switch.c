@@ -22,7 +22,7 @@
 #include "pmu.h"
 #include "processor.h"
 
-#include "../image/mark.h"
+#include "../../host/mark.h"
 
 #define EXITS		1000
 /*

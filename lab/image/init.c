@@ -43,7 +43,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "mark.h"
+#include "../../host/mark.h"
 
 #define DEFAULT_PLAN	"/lab/plan"
 #define CONSOLE		"/dev/ttyS0"

@@ -28,7 +28,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "host.h"
+#include "../../host/host.h"
 
 #define MAX_MSRS		1024
 

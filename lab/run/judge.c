@@ -308,7 +308,7 @@ static void take_kernel_line(struct judge *judge, const char *text)
 	find_splat(judge, item, "kernel", text);
 }
 
-/* The console of a guest, as lab/image/topdown-vm.c passes it on. */
+/* The console of a guest, as host/topdown-vm.c passes it on. */
 static void take_guest_line(struct judge *judge, struct item *item, const char *text)
 {
 	const char *inner;

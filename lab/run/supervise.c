@@ -204,7 +204,7 @@ static void take_end(struct run *run, const char *text)
 		run->status = EXIT_TIMEOUT;
 }
 
-/* A program begins, on the host or in a guest (lab/image/topdown-vm.c). */
+/* A program begins, on the host or in a guest (host/topdown-vm.c). */
 static void show_progress(const struct run *run, const char *who, const char *text)
 {
 	const char *program = log_after(text, "lab: begin ");

@@ -6,7 +6,7 @@
  *
  * Reads DIR/console.log, where a measurement is a program that init ran, in a
  * guest or on the host, whose name is SHAPE/WORKLOAD and which printed the line
- * of lab/image/topdown-mark.c; and the marks that this line names from
+ * of host/topdown-mark.c; and the marks that this line names from
  * DIR/truth.jsonl.  Prints a table, and as the last line
  *
  *	topdown: largest difference X.XX points over N workloads
@@ -16,7 +16,7 @@
  *
  *   -b			a host that is not emulated: what perf counted in a guest stands
  *			beside what it counted for the same workload on the host ("bare"),
- *			see lab/image/topdown-check; there is no truth.jsonl
+ *			see host/topdown-check; there is no truth.jsonl
  *   -t HUNDREDTHS	at most this in the last line, in hundredths of a point
  *			(with -b: 1000), after -b
  *   -c RUN, -r RESULTS	appends "PASS RUN/NAME" or "FAIL RUN/NAME: why" for each
@@ -46,7 +46,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "../image/mark.h"
+#include "../../host/mark.h"
 #include "log.h"
 
 #define NR_METRICS	8

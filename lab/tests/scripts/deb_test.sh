@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=sh disable=SC2154,SC2016 # world.sh sets them; text of scripts
-# scripts/deb: which configuration it takes. What it builds is for scripts/check-deb.
+# host/deb: which configuration it takes. What it builds is for host/tests/packages.
 
 # deb_world: a host with no configuration, whose kernel is called 1.2.3-host; what
 # would build the kernel keeps the configuration that it is given, and stops there.
@@ -39,19 +39,19 @@ takes() {
 test_deb_takes_the_running_kernels() {
 	deb_world
 	configuration proc | gzip >host/proc/config.gz
-	takes proc "$repo/scripts/deb"
+	takes proc "$repo/host/deb"
 	has out "the running kernel's"
 	configuration boot >host/boot/config-1.2.3-host
 	configuration other >host/boot/config-1.2.3
-	takes boot "$repo/scripts/deb"
-	takes boot env CONFIG=running "$repo/scripts/deb"
+	takes boot "$repo/host/deb"
+	takes boot env CONFIG=running "$repo/host/deb"
 }
 
 test_deb_without_a_running_configuration() {
 	deb_world
-	fails "$repo/scripts/deb"
+	fails "$repo/host/deb"
 	has said 'host/boot/config-1.2.3-host nor .*host/proc/config.gz .*CONFIG=cloud takes'
-	fails env CONFIG=running "$repo/scripts/deb"
+	fails env CONFIG=running "$repo/host/deb"
 }
 
 # linux_config FILE: Debian's package of configurations, with a file of this name.
@@ -68,23 +68,23 @@ linux_config() {
 test_deb_takes_the_clouds() {
 	deb_world
 	linux_config config.amd64_none_cloud-amd64.xz
-	takes cloud env CONFIG=cloud "$repo/scripts/deb"
+	takes cloud env CONFIG=cloud "$repo/host/deb"
 	has out "Debian's for clouds, of linux-config-7.3"
 	linux_config config.amd64_none_amd64.xz
-	fails env CONFIG=cloud "$repo/scripts/deb"
+	fails env CONFIG=cloud "$repo/host/deb"
 	has said 'debian.deb has no configuration cloud-amd64'
 }
 
 test_deb_takes_a_file() {
 	deb_world
 	configuration file >mine
-	takes file env CONFIG=mine "$repo/scripts/deb"
+	takes file env CONFIG=mine "$repo/host/deb"
 	configuration lab >"$repo/build/kernel/.config"
-	takes lab env CONFIG=lab "$repo/scripts/deb"
-	fails env CONFIG=absent "$repo/scripts/deb"
+	takes lab env CONFIG=lab "$repo/host/deb"
+	fails env CONFIG=absent "$repo/host/deb"
 	has said 'CONFIG=absent: no such file; running, cloud, lab, or'
 	echo CONFIG_ARM64=y >arm
-	fails env CONFIG=arm "$repo/scripts/deb"
+	fails env CONFIG=arm "$repo/host/deb"
 	has said "$PWD/arm is no configuration of an x86-64 kernel"
 }
 
@@ -92,9 +92,9 @@ test_deb_needs_what_comes_before() {
 	deb_world
 	configuration boot >host/boot/config-1.2.3-host
 	rm "$repo/build/image/guest.cpio.gz"
-	fails "$repo/scripts/deb"
+	fails "$repo/host/deb"
 	has said 'guest.cpio.gz: make image makes it'
 	mv "$tree" away
-	fails "$repo/scripts/deb"
+	fails "$repo/host/deb"
 	has said 'build/linux: make tree makes it'
 }

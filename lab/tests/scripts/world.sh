@@ -12,10 +12,11 @@ world() {
 	export GIT_CONFIG_GLOBAL="$PWD/gitconfig" GIT_CONFIG_NOSYSTEM=1
 	git config --file gitconfig user.name Tester
 	git config --file gitconfig user.email tester@localhost
-	mkdir -p home repo/scripts repo/base
+	mkdir -p home repo/scripts repo/base repo/host
 	for file in "$top"/scripts/*; do
 		[ ! -f "$file" ] || cp -p "$file" repo/scripts/
 	done
+	cp -p "$top/host/deb" repo/host/
 	cp "$top"/base/* repo/base/ 2>/dev/null || :
 	cat >repo/series <<-'END'
 	# What this file is.

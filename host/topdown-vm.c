@@ -5,7 +5,7 @@
  *	topdown-vm [-c] [-f] [-g GUESTS] [-n VCPUS] [-m MIB] [-p CPUS] [-q QEMU]
  *		   [-k KERNEL] [-i INITRD] [-a APPEND] [-o OPTION]... PLAN
  *
- * Runs the programs of PLAN, a file of lab/image/plans, in each of GUESTS
+ * Runs the programs of PLAN, a file of host/plans, in each of GUESTS
  * guests (1) at the same time, with VCPUS virtual CPUs (1) and MIB MiB of
  * memory (256), all of it on the host's CPUs of the list CPUS ("0", "0,1"; all).
  * QEMU, KERNEL and INITRD are files; APPEND goes to the guest's kernel, OPTION
@@ -265,7 +265,7 @@ static void parse(int argc, char **argv)
 		}
 	}
 	if (optind != argc - 1 && !(setup.check_only && optind == argc))
-		errx(1, "usage: topdown-vm [OPTION]... PLAN (see lab/image/topdown-vm.c)");
+		errx(1, "usage: topdown-vm [OPTION]... PLAN (see host/topdown-vm.c)");
 	setup.plan = argv[optind];
 }
 

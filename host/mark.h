@@ -4,8 +4,8 @@
  * every guest and of the host (lab/model/truth.c).  On hardware it is a long
  * NOP.  RAX and the displacement are the signature, RCX is the mark's number.
  */
-#ifndef LAB_IMAGE_MARK_H
-#define LAB_IMAGE_MARK_H
+#ifndef HOST_MARK_H
+#define HOST_MARK_H
 
 #include <stdint.h>
 

@@ -3,8 +3,8 @@
  * What a host needs so that its guests can count topdown, and what KVM on it offers;
  * for topdown-vm, which starts such guests, and topdown-offer, which prints the offer.
  */
-#ifndef LAB_IMAGE_HOST_H
-#define LAB_IMAGE_HOST_H
+#ifndef HOST_HOST_H
+#define HOST_HOST_H
 
 #include <linux/kvm.h>
 #include <stdbool.h>
