@@ -158,12 +158,30 @@ test_packages_of_all_lists_in_one_go() {
 	same "$(head -n 1 called)" 'install -y --no-install-recommends fletsch make'
 }
 
+# A link in a page leads to a file, and to a heading that GitHub names so.
+test_links_lead_somewhere() {
+	git -C "$top" ls-files '*.md' >pages
+	while read -r page; do
+		grep -oE '\]\([^)# ]*(#[^) ]+)?\)' "$top/$page" | sed -e 's/^](//' -e 's/)$//' | grep -v :// >links || :
+		while IFS='#' read -r file heading; do
+			target=$top/$(dirname "$page")/$file
+			[ -n "$file" ] || target=$top/$page
+			[ -e "$target" ] || echo "$page: $file"
+			[ -z "$heading" ] || sed -n 's/^#* //p' "$target" | tr 'A-Z ' 'a-z-' | tr -dc 'a-z0-9_\n-' |
+				grep -qxF "$heading" || echo "$page: $file#$heading"
+		done <links
+		cat links >>all
+	done <pages >broken
+	[ "$(grep -c . all)" -gt 10 ]
+	same "$(cat broken)" ''
+}
+
 # What a script says is missing, scripts/packages can bring.
 test_packages_has_what_scripts_need() {
 	for file in "$top"/base/packages*; do
 		sed -e 's/[[:space:]]*#.*//' "$file"
 	done | sort -u >lists
-	grep -rhE '^[[:space:]]*need [^ ]+ [^ ]+' "$top/scripts" "$top/lab/bochs" "$top/lab/image" \
+	grep -rhE '^[[:space:]]*need [^ ]+ [^ ]+' "$top/scripts" "$top/host" "$top/lab/bochs" "$top/lab/image" \
 		"$top/lab/run" "$top/lab/bench" "$top/qemu" | tr -d '"' | awk '{ print $3 }' | sort -u >needed
 	[ "$(grep -c . needed)" -gt 15 ]
 	# shellcheck disable=SC2016 # dpkg-query replaces it
