@@ -42,7 +42,7 @@ else
 all: demo	## install what is missing, fetch, build, boot, show perf in a guest beside the truth
 	@:
 
-demo: packages kernel kernel-base emulator image
+demo: packages kernel emulator image
 	$(Q)lab/run/demo
 
 report: packages kernel kernel-base emulator image	## build/report.html: the same on two machines, and without the series
