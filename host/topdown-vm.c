@@ -63,7 +63,7 @@ static struct setup setup = {
 	.guests = 1, .vcpus = 1, .memory = 256,
 	.qemu = "/usr/bin/qemu-system-x86_64",
 	.kernel = "/vm/bzImage",
-	.initrd = "/vm/initrd.gz",
+	.initrd = "/vm/initrd.lz4",
 	.append = "",
 };
 

@@ -173,5 +173,7 @@ copy_libraries() {
 # initramfs ROOT: all of it as one, to standard output; the same bytes for the same files.
 initramfs() {
 	(cd "$1" && find . | LC_ALL=C sort |
-		cpio --quiet --create --format=newc --owner=0:0 --reproducible) | gzip -6n
+		cpio --quiet --create --format=newc --owner=0:0 --reproducible) | lz4 -l -9 -c -q
+	# LZ4's old format, which Linux reads, has no end of its own: what follows would be data.
+	head -c 4 /dev/zero
 }

@@ -187,7 +187,7 @@ static bool start(const char *path, const char *model, bool incoming)
 		path, "-L", "/qemu/share", "-nodefaults", "-no-user-config",
 		"-display", "none", "-M", "microvm,rtc=off,pit=off,pic=off",
 		"-accel", "kvm", "-cpu", model, "-m", "128",
-		"-kernel", "/qemu/bzImage", "-initrd", "/qemu/guest.cpio.gz",
+		"-kernel", "/qemu/bzImage", "-initrd", "/qemu/guest.cpio.lz4",
 		"-append", "console=ttyS0 loglevel=5 nmi_watchdog=0 msr.allow_writes=on",
 		"-chardev", "pipe,id=serial,path=" SERIAL,
 		"-serial", "chardev:serial", "-qmp", "stdio",

@@ -11,7 +11,7 @@ workshop() {
 		"$repo/build/emulator" "$repo/build/image"
 	: >"$root/calls"
 	touch "$repo/lab/machine/icelake" "$repo/lab/image/init.c" "$repo/build/emulator/bochs" \
-		"$repo/build/image/initramfs.cpio.gz"
+		"$repo/build/image/initramfs.cpio.lz4"
 	cat >"$repo/base/builds" <<-'END'
 	# ways
 	plain  x86_64  gcc  allmodconfig  objects.config  kvm

@@ -8,7 +8,7 @@ deb_world() {
 	unset CONFIG
 	"$repo/scripts/tree"
 	mkdir -p bin host/boot host/proc "$repo/build/image" "$repo/build/kernel"
-	: >"$repo/build/image/guest.cpio.gz"
+	: >"$repo/build/image/guest.cpio.lz4"
 	export HOST_ROOT="$PWD/host" root
 	for program in dpkg-buildpackage dh_builddeb; do
 		printf '#!/bin/sh\n' >"bin/$program"
@@ -91,9 +91,9 @@ test_deb_takes_a_file() {
 test_deb_needs_what_comes_before() {
 	deb_world
 	configuration boot >host/boot/config-1.2.3-host
-	rm "$repo/build/image/guest.cpio.gz"
+	rm "$repo/build/image/guest.cpio.lz4"
 	fails "$repo/host/deb"
-	has said 'guest.cpio.gz: make image makes it'
+	has said 'guest.cpio.lz4: make image makes it'
 	mv "$tree" away
 	fails "$repo/host/deb"
 	has said 'build/linux: make tree makes it'
