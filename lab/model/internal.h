@@ -8,6 +8,7 @@
  *	metrics.c	arithmetic of PERF_METRICS
  *	registers.c	RDMSR, WRMSR, RDPMC
  *	pmu.c		counting, overflow, freeze, deadline
+ *	line.c		lines of the truth file
  *	truth.c		ground truth per owner
  *	audit.c		whose work a register holds, and who reads it
  *	conserve.c	what a guest gets back of what it left
@@ -178,6 +179,15 @@ uint64_t metrics_read(const struct pmu_machine *machine, uint64_t slots,
 void metrics_write(const struct pmu_machine *machine, uint64_t slots,
 		   uint64_t value, uint64_t hidden[PMU_MAX_METRICS]);
 
+/* line.c: a line of JSON in the making; cut off rather than overrun */
+struct line {
+	size_t length;
+	char text[8192];	/* the longest, "accesses", has some 300 counts */
+};
+
+void line_add(struct line *line, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
 /* truth.c: one account per owner and CPU */
 struct account {
 	bool nonroot;
@@ -197,14 +207,6 @@ struct account *truth_account(struct pmu *pmu, bool nonroot, uint64_t owner);
 void truth_machine(struct pmu *pmu);
 void truth_free(struct pmu *pmu);
 
-/* A line of JSON in the making; cut off rather than overrun. */
-struct line {
-	size_t length;
-	char text[8192];	/* the longest, "accesses", has some 300 counts */
-};
-
-void line_add(struct line *line, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
 void line_owner(struct line *line, const struct account *account);
 
 /* audit.c: the owners whose work a register holds */

@@ -42,7 +42,6 @@
  * these numbers differ by what was lost.
  */
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -68,20 +67,6 @@ static const struct {
 	{ "fetch_latency", Q_FETCH_LATENCY },
 	{ "mem_bound", Q_MEM_BOUND },
 };
-
-void line_add(struct line *line, const char *format, ...)
-{
-	size_t room = sizeof(line->text) - line->length;
-	va_list args;
-	int n;
-
-	va_start(args, format);
-	n = vsnprintf(line->text + line->length, room, format, args);
-	va_end(args);
-	if (n < 0)
-		return;
-	line->length += (size_t)n < room ? (size_t)n : room - 1;
-}
 
 void line_owner(struct line *line, const struct account *account)
 {
