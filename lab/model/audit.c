@@ -22,34 +22,6 @@
 #define LVT_NMI		(4u << 8)
 #define LVT_MASKED	(1u << 16)
 
-void holders_clear(struct holders *holders)
-{
-	memset(holders, 0, sizeof(*holders));
-}
-
-void holders_add(struct holders *holders, const struct account *account)
-{
-	unsigned int i;
-
-	for (i = 0; i < holders->nr; i++) {
-		if (holders->account[i] == account)
-			return;
-	}
-	if (holders->nr < MAX_HOLDERS)
-		holders->account[holders->nr++] = account;
-	else
-		holders->more = true;
-}
-
-void holders_merge(struct holders *holders, const struct holders *other)
-{
-	unsigned int i;
-
-	for (i = 0; i < other->nr; i++)
-		holders_add(holders, other->account[i]);
-	holders->more |= other->more;
-}
-
 /* With @more there are several, so one at least is another. */
 static bool holds_another(const struct holders *holders,
 			  const struct account *account)

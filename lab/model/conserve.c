@@ -54,7 +54,6 @@
  * has its identity now.
  */
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
@@ -113,35 +112,6 @@ static void take(struct pmu *pmu, uint64_t owned, struct held *held)
 	/* A hypervisor may keep the bit of enclaves, which no counter sets, or not. */
 	held->value[HELD_STATUS] = pmu->global_status & ~STATUS_ASCI;
 	held->value[HELD_CTRL] = pmu->global_ctrl;
-}
-
-struct guest *conserve_guest(struct pmu *pmu, uint64_t owner)
-{
-	struct registry *registry = pmu->machine->registry;
-	struct guest *guest;
-
-	for (guest = registry->guests; guest; guest = guest->next) {
-		if (guest->owner == owner)
-			return guest;
-	}
-	guest = calloc(1, sizeof(*guest));
-	if (!guest)
-		return NULL;
-	guest->owner = owner;
-	guest->next = registry->guests;
-	registry->guests = guest;
-	return guest;
-}
-
-void conserve_free(struct registry *registry)
-{
-	struct guest *guest, *next;
-
-	for (guest = registry ? registry->guests : NULL; guest; guest = next) {
-		next = guest->next;
-		free(guest);
-	}
-	free(registry);
 }
 
 /* What a guest writes itself, without its hypervisor. */

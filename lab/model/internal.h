@@ -9,8 +9,9 @@
  *	registers.c	RDMSR, WRMSR, RDPMC
  *	pmu.c		counting, overflow, freeze, deadline
  *	line.c		lines of the truth file
+ *	account.c	owners of work, and whose work a register holds
  *	truth.c		ground truth per owner
- *	audit.c		whose work a register holds, and who reads it
+ *	audit.c		who reads a register that holds another's work
  *	conserve.c	what a guest gets back of what it left
  *	access.c	how often the hypervisor accesses which register
  *
@@ -188,7 +189,7 @@ struct line {
 void line_add(struct line *line, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
-/* truth.c: one account per owner and CPU */
+/* account.c: one account per owner and CPU */
 struct account {
 	bool nonroot;
 	uint64_t owner;
@@ -203,13 +204,7 @@ struct account {
 #define DEPARTED	(UINT64_MAX - 1)	/* owner of pmu->departed */
 #define BEFORE		(UINT64_MAX - 2)	/* owner of pmu->before */
 
-struct account *truth_account(struct pmu *pmu, bool nonroot, uint64_t owner);
-void truth_machine(struct pmu *pmu);
-void truth_free(struct pmu *pmu);
-
-void line_owner(struct line *line, const struct account *account);
-
-/* audit.c: the owners whose work a register holds */
+/* The owners whose work a register holds. */
 #define MAX_HOLDERS	4
 
 struct holders {
@@ -218,6 +213,21 @@ struct holders {
 	const struct account *account[MAX_HOLDERS];
 };
 
+struct registry;
+
+struct account *truth_account(struct pmu *pmu, bool nonroot, uint64_t owner);
+void truth_free(struct pmu *pmu);
+struct guest *conserve_guest(struct pmu *pmu, uint64_t owner);
+void conserve_free(struct registry *registry);
+void line_owner(struct line *line, const struct account *account);
+void holders_clear(struct holders *holders);
+void holders_add(struct holders *holders, const struct account *account);
+void holders_merge(struct holders *holders, const struct holders *other);
+
+/* truth.c */
+void truth_machine(struct pmu *pmu);
+
+/* audit.c: who reads what */
 struct world_switch {
 	const struct account *from;
 	const struct account *to;
@@ -251,9 +261,6 @@ struct audit {
 	uint64_t lost;
 };
 
-void holders_clear(struct holders *holders);
-void holders_add(struct holders *holders, const struct account *account);
-void holders_merge(struct holders *holders, const struct holders *other);
 void audit_switch(struct pmu *pmu, const struct account *to,
 		  const struct pmu_context *context);
 void audit_read(struct pmu *pmu, const char *reg, unsigned int index,
@@ -310,8 +317,6 @@ struct registry {
 	bool closed;
 };
 
-struct guest *conserve_guest(struct pmu *pmu, uint64_t owner);
-void conserve_free(struct registry *registry);
 void conserve_write(struct pmu *pmu, unsigned int bit, uint64_t from, uint64_t to);
 void conserve_close(struct pmu *pmu);
 unsigned int held_index(unsigned int bit);

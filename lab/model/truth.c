@@ -43,7 +43,6 @@
  */
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "internal.h"
 
@@ -67,56 +66,6 @@ static const struct {
 	{ "fetch_latency", Q_FETCH_LATENCY },
 	{ "mem_bound", Q_MEM_BOUND },
 };
-
-void line_owner(struct line *line, const struct account *account)
-{
-	if (account->nonroot && account->owner == DEPARTED)
-		line_add(line, "\"departed\"");
-	else if (account->nonroot && account->owner == BEFORE)
-		line_add(line, "\"before\"");
-	else if (account->nonroot)
-		line_add(line, "\"0x%" PRIx64 "\"", account->owner);
-	else
-		line_add(line, "\"root\"");
-}
-
-/*
- * A guest is found by identity.  When memory is short, all further guests
- * share one account, whose owner is all ones.
- */
-struct account *truth_account(struct pmu *pmu, bool nonroot, uint64_t owner)
-{
-	struct account *account;
-
-	if (!nonroot)
-		return &pmu->root;
-	for (account = pmu->root.next; account; account = account->next) {
-		if (account->owner == owner)
-			return account;
-	}
-	account = calloc(1, sizeof(*account));
-	if (!account) {
-		pmu->spill.nonroot = true;
-		pmu->spill.owner = UINT64_MAX;
-		return &pmu->spill;
-	}
-	account->nonroot = true;
-	account->owner = owner;
-	account->guest = conserve_guest(pmu, owner);
-	account->next = pmu->root.next;
-	pmu->root.next = account;
-	return account;
-}
-
-void truth_free(struct pmu *pmu)
-{
-	struct account *account = pmu->root.next, *next;
-
-	for (; account; account = next) {
-		next = account->next;
-		free(account);
-	}
-}
 
 void truth_machine(struct pmu *pmu)
 {
