@@ -8,6 +8,7 @@
  *	metrics.c	arithmetic of PERF_METRICS
  *	registers.c	RDMSR, WRMSR, RDPMC
  *	pmu.c		counting, overflow, freeze, deadline
+ *	counter.c	what each counter is
  *	line.c		lines of the truth file
  *	account.c	owners of work, and whose work a register holds
  *	truth.c		ground truth per owner
@@ -224,6 +225,20 @@ void holders_clear(struct holders *holders);
 void holders_add(struct holders *holders, const struct account *account);
 void holders_merge(struct holders *holders, const struct holders *other);
 
+/* counter.c: a counter, by its bit in GLOBAL_CTRL */
+struct counter {
+	uint64_t value;
+	struct holders holders;
+};
+
+bool pmu_has_metrics(const struct pmu *pmu);
+uint64_t pmu_metrics(const struct pmu *pmu);
+struct counter *pmu_counter(struct pmu *pmu, unsigned int bit);
+unsigned int first_bit(uint64_t bits);
+unsigned int counter_width(const struct pmu *pmu, unsigned int bit);
+unsigned int counter_levels(const struct pmu *pmu, unsigned int bit);
+enum quantity counter_quantity(const struct pmu *pmu, unsigned int bit);
+
 /* truth.c */
 void truth_machine(struct pmu *pmu);
 
@@ -349,11 +364,6 @@ void access_exit(struct pmu *pmu, unsigned int reason);
 void access_emit(struct pmu *pmu, const char *head);
 
 /* pmu.c */
-struct counter {
-	uint64_t value;
-	struct holders holders;
-};
-
 struct pmu {
 	const struct pmu_machine *machine;
 	const struct pmu_ops *ops;
@@ -397,13 +407,6 @@ struct pmu {
 	struct pmu *next;	/* of the registry */
 };
 
-bool pmu_has_metrics(const struct pmu *pmu);
-uint64_t pmu_metrics(const struct pmu *pmu);
 void pmu_configure(struct pmu *pmu);
-struct counter *pmu_counter(struct pmu *pmu, unsigned int bit);
-unsigned int first_bit(uint64_t bits);
-unsigned int counter_width(const struct pmu *pmu, unsigned int bit);
-unsigned int counter_levels(const struct pmu *pmu, unsigned int bit);
-enum quantity counter_quantity(const struct pmu *pmu, unsigned int bit);
 
 #endif /* LAB_MODEL_INTERNAL_H */
