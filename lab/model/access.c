@@ -52,11 +52,6 @@ void access_exit(struct pmu *pmu, unsigned int reason)
 		pmu->accesses.exits[reason]++;
 }
 
-void pmu_set_switching(struct pmu *pmu, bool switching)
-{
-	pmu->switching = switching;
-}
-
 void pmu_vmcs_field(struct pmu *pmu, uint32_t field, bool write)
 {
 	unsigned int i;

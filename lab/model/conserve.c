@@ -43,15 +43,6 @@
  * the width of the counter, when a guest's life ends, or the machine's.  Not so
  * for PERF_METRICS: each time it is restored it is rounded to eight bits, and
  * the sum of these roundings has no bound.  It is compared as it reads.
- *
- * A guest's identity is an address, and can be used again.  A life ends when
- * the identity enters by VMLAUNCH on a VMCS that was never entered, while the
- * VMCS that it left from has been cleared.  A new vCPU has a new VMCS, and the old
- * one was cleared before its memory went.  The second VMCS of a vCPU, for
- * nested guests, is also new once, but then the first one is still launched.
- * (If that vCPU moves to another CPU in exactly that moment, one comparison is
- * missed.)  What a dead guest left in registers is nobody else's, whoever
- * has its identity now.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -364,7 +355,7 @@ static void report_sum(struct pmu *pmu, const struct guest *guest,
 	pmu->ops->emit(pmu->opaque, line.text);
 }
 
-static void compare(struct pmu *pmu, struct guest *guest)
+void conserve_compare(struct pmu *pmu, struct guest *guest)
 {
 	struct held is = guest->held;
 	struct change change = {
@@ -423,7 +414,7 @@ static void check_sums(struct pmu *pmu, const struct guest *guest)
 }
 
 /* The guest has got @owned, too: from now on these are its. */
-static void give(struct pmu *pmu, struct guest *guest, uint64_t owned)
+void conserve_give(struct pmu *pmu, struct guest *guest, uint64_t owned)
 {
 	uint64_t bits = owned & pmu->counter_bits & ~guest->owned;
 	unsigned int index;
@@ -440,61 +431,9 @@ static void give(struct pmu *pmu, struct guest *guest, uint64_t owned)
 	}
 }
 
-static void end_life(struct pmu *pmu, struct guest *guest)
+/* The guest leaves: what it has to find again. */
+void conserve_leave(struct pmu *pmu, struct guest *guest, const struct pmu_exit *exit)
 {
-	struct pmu *other;
-
-	check_sums(pmu, guest);
-	for (other = pmu->machine->registry->pmus; other; other = other->next)
-		audit_depart(other, guest->owner);
-	guest->owned = 0;
-	guest->away = false;
-}
-
-void pmu_vmclear(struct pmu *pmu, uint64_t vmcs)
-{
-	struct guest *guest;
-
-	if (!pmu)
-		return;
-	for (guest = pmu->machine->registry->guests; guest; guest = guest->next) {
-		if (guest->vmcs == vmcs)
-			guest->cleared = true;
-	}
-}
-
-void pmu_vmentry(struct pmu *pmu, const struct pmu_entry *entry)
-{
-	struct guest *guest = pmu->account->guest;
-
-	pmu->accesses.entries++;
-	if (!guest)
-		return;
-	if (entry->launch && entry->fresh && guest->cleared)
-		end_life(pmu, guest);
-	if (guest->away)
-		compare(pmu, guest);
-	if (entry->launch && entry->owned & pmu->counter_bits & ~guest->owned)
-		give(pmu, guest, entry->owned);
-	guest->away = false;
-}
-
-/*
- * GLOBAL_CTRL and the list of MSRs to store are read by the CPU after this,
- * for the hypervisor: see audit_read().
- */
-void pmu_vmexit(struct pmu *pmu, const struct pmu_exit *exit)
-{
-	struct guest *guest = pmu->account->guest;
-
-	if (!pmu->context.nonroot)
-		return;
-	access_exit(pmu, exit->reason);
-	pmu->leaving = true;
-	if (!guest)
-		return;
-	guest->vmcs = pmu->context.vmcs;
-	guest->cleared = false;
 	if (!guest->owned)
 		return;
 	guest->exit = *exit;
@@ -506,6 +445,14 @@ void pmu_vmexit(struct pmu *pmu, const struct pmu_exit *exit)
 	guest->retired = may_emulate(exit) ?
 			 retired_counters(pmu, guest->owned, guest->cpl) : 0;
 	guest->away = true;
+}
+
+/* The guest is no more, and its successor has got nothing yet. */
+void conserve_end(struct pmu *pmu, struct guest *guest)
+{
+	check_sums(pmu, guest);
+	guest->owned = 0;
+	guest->away = false;
 }
 
 /* All CPUs share the books: the first one to end closes them. */

@@ -14,6 +14,7 @@
  *	truth.c		ground truth per owner
  *	audit.c		who reads a register that holds another's work
  *	conserve.c	what a guest gets back of what it left
+ *	vmx.c		between guest and hypervisor: VM entries, VM exits
  *	access.c	how often the hypervisor accesses which register
  *
  * "SDM" is Intel's Software Developer's Manual, chapter numbers of volume 3B
@@ -333,6 +334,10 @@ struct registry {
 };
 
 void conserve_write(struct pmu *pmu, unsigned int bit, uint64_t from, uint64_t to);
+void conserve_compare(struct pmu *pmu, struct guest *guest);
+void conserve_give(struct pmu *pmu, struct guest *guest, uint64_t owned);
+void conserve_leave(struct pmu *pmu, struct guest *guest, const struct pmu_exit *exit);
+void conserve_end(struct pmu *pmu, struct guest *guest);
 void conserve_close(struct pmu *pmu);
 unsigned int held_index(unsigned int bit);
 

@@ -367,24 +367,6 @@ void pmu_set_context(struct pmu *pmu, const struct pmu_context *context)
 	set_deadline(pmu);
 }
 
-uint64_t pmu_global_ctrl(struct pmu *pmu)
-{
-	pmu->accesses.msr[STORED][MSR_GLOBAL_CTRL]++;
-	return pmu->global_ctrl;
-}
-
-bool pmu_global_ctrl_valid(const struct pmu *pmu, uint64_t value)
-{
-	return !(value & ~pmu->counter_bits);
-}
-
-void pmu_set_global_ctrl(struct pmu *pmu, uint64_t value)
-{
-	pmu->accesses.msr[LOADED][MSR_GLOBAL_CTRL]++;
-	pmu->global_ctrl = value;
-	pmu_configure(pmu);
-}
-
 void pmu_set_freeze_on_pmi(struct pmu *pmu, bool freeze)
 {
 	pmu->freeze_on_pmi = freeze;
