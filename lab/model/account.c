@@ -21,7 +21,7 @@ void line_owner(struct line *line, const struct account *account)
 		line_add(line, "\"root\"");
 }
 
-struct guest *conserve_guest(struct pmu *pmu, uint64_t owner)
+static struct guest *guest_of(struct pmu *pmu, uint64_t owner)
 {
 	struct registry *registry = pmu->machine->registry;
 	struct guest *guest;
@@ -39,7 +39,7 @@ struct guest *conserve_guest(struct pmu *pmu, uint64_t owner)
 	return guest;
 }
 
-void conserve_free(struct registry *registry)
+void registry_free(struct registry *registry)
 {
 	struct guest *guest, *next;
 
@@ -54,7 +54,7 @@ void conserve_free(struct registry *registry)
  * A guest is found by identity.  When memory is short, all further guests
  * share one account, whose owner is all ones.
  */
-struct account *truth_account(struct pmu *pmu, bool nonroot, uint64_t owner)
+struct account *account_of(struct pmu *pmu, bool nonroot, uint64_t owner)
 {
 	struct account *account;
 
@@ -72,13 +72,13 @@ struct account *truth_account(struct pmu *pmu, bool nonroot, uint64_t owner)
 	}
 	account->nonroot = true;
 	account->owner = owner;
-	account->guest = conserve_guest(pmu, owner);
+	account->guest = guest_of(pmu, owner);
 	account->next = pmu->root.next;
 	pmu->root.next = account;
 	return account;
 }
 
-void truth_free(struct pmu *pmu)
+void account_free(struct pmu *pmu)
 {
 	struct account *account = pmu->root.next, *next;
 

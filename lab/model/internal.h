@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the parts of the model share and the emulator does not see.
+ * What the parts of the model share and the emulator does not see.  They are
  *
+ *	line.c		lines of the truth file
+ *	account.c	owners of work, and whose work a register holds
  *	machine.c	reads a machine description
  *	slots.c		turns work into slots and cycles
  *	events.c	which event selector counts what
  *	metrics.c	arithmetic of PERF_METRICS
- *	registers.c	RDMSR, WRMSR, RDPMC
- *	pmu.c		counting, overflow, freeze, deadline
  *	counter.c	what each counter is
- *	line.c		lines of the truth file
- *	account.c	owners of work, and whose work a register holds
- *	truth.c		ground truth per owner
+ *	access.c	how often the hypervisor accesses which register
  *	audit.c		who reads a register that holds another's work
  *	conserve.c	what a guest gets back of what it left
+ *	truth.c		ground truth per owner
+ *	pmu.c		counting, overflow, freeze, deadline
  *	vmx.c		between guest and hypervisor: VM entries, VM exits
- *	access.c	how often the hypervisor accesses which register
+ *	registers.c	RDMSR, WRMSR, RDPMC
+ *
+ * Each calls only those above it.
  *
  * "SDM" is Intel's Software Developer's Manual, chapter numbers of volume 3B
  * as of 2023 to 2025 (chapter 20 or 21, "Performance Monitoring").  [HW] marks
@@ -83,7 +85,71 @@
 #define FIXED_ANY		BIT(2)
 #define FIXED_PMI		BIT(3)
 
-/* Machine description; every number a uint64_t so that one table parses all. */
+/* What can be counted: work, cycles and slots of one pmu_advance(). */
+enum quantity {
+	Q_NOTHING,		/* always 0: an event the model does not know */
+	Q_INSTRUCTIONS,
+	Q_CYCLES,
+	Q_REFERENCE,
+	Q_BRANCHES,
+	Q_BRANCH_MISSES,
+	Q_LINE_FLUSHES,
+	Q_SLOTS,
+	Q_RETIRING,		/* PMU_NR_SLOT entries in the order of enum pmu_slot */
+	Q_BAD_SPEC,
+	Q_FE_BOUND,
+	Q_BE_BOUND,
+	Q_HEAVY_OPS,
+	Q_BR_MISPREDICT,
+	Q_FETCH_LATENCY,
+	Q_MEM_BOUND,
+	NR_QUANTITY
+};
+
+/* line.c: a line of JSON in the making; cut off rather than overrun */
+struct line {
+	size_t length;
+	char text[8192];	/* the longest, "accesses", has some 300 counts */
+};
+
+void line_add(struct line *line, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* account.c: one account per owner and CPU */
+struct account {
+	bool nonroot;
+	uint64_t owner;
+	uint64_t switches;			/* to it: VM entries of a guest */
+	uint64_t done[NR_QUANTITY];		/* what the owner did */
+	uint64_t fixed[SLOTS_INDEX + 1];	/* what counters 0..3 saw of it */
+	uint64_t metrics[PMU_MAX_METRICS];	/* what PERF_METRICS saw of it */
+	struct guest *guest;			/* NULL for root */
+	struct account *next;
+};
+
+#define DEPARTED	(UINT64_MAX - 1)	/* owner of pmu->departed */
+#define BEFORE		(UINT64_MAX - 2)	/* owner of pmu->before */
+
+/* The owners whose work a register holds. */
+#define MAX_HOLDERS	4
+
+struct holders {
+	unsigned int nr;
+	bool more;		/* than MAX_HOLDERS */
+	const struct account *account[MAX_HOLDERS];
+};
+
+struct registry;
+
+struct account *account_of(struct pmu *pmu, bool nonroot, uint64_t owner);
+void account_free(struct pmu *pmu);
+void registry_free(struct registry *registry);
+void line_owner(struct line *line, const struct account *account);
+void holders_clear(struct holders *holders);
+void holders_add(struct holders *holders, const struct account *account);
+void holders_merge(struct holders *holders, const struct holders *other);
+
+/* machine.c: a description; every number a uint64_t so that one table parses all. */
 
 #define MACHINE_MAX_CPUS	64
 
@@ -141,27 +207,6 @@ uint64_t machine_capabilities(const struct pmu_machine *machine,
 			      unsigned int cpu);
 bool machine_has_anythread(const struct pmu_machine *machine);
 
-/* What can be counted: work, cycles and slots of one pmu_advance(). */
-enum quantity {
-	Q_NOTHING,		/* always 0: an event the model does not know */
-	Q_INSTRUCTIONS,
-	Q_CYCLES,
-	Q_REFERENCE,
-	Q_BRANCHES,
-	Q_BRANCH_MISSES,
-	Q_LINE_FLUSHES,
-	Q_SLOTS,
-	Q_RETIRING,		/* PMU_NR_SLOT entries in the order of enum pmu_slot */
-	Q_BAD_SPEC,
-	Q_FE_BOUND,
-	Q_BE_BOUND,
-	Q_HEAVY_OPS,
-	Q_BR_MISPREDICT,
-	Q_FETCH_LATENCY,
-	Q_MEM_BOUND,
-	NR_QUANTITY
-};
-
 /* slots.c */
 void slots_attribute(const struct pmu_machine *machine,
 		     const uint64_t work[PMU_NR_WORK], uint64_t q[NR_QUANTITY]);
@@ -182,50 +227,6 @@ uint64_t metrics_read(const struct pmu_machine *machine, uint64_t slots,
 void metrics_write(const struct pmu_machine *machine, uint64_t slots,
 		   uint64_t value, uint64_t hidden[PMU_MAX_METRICS]);
 
-/* line.c: a line of JSON in the making; cut off rather than overrun */
-struct line {
-	size_t length;
-	char text[8192];	/* the longest, "accesses", has some 300 counts */
-};
-
-void line_add(struct line *line, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
-
-/* account.c: one account per owner and CPU */
-struct account {
-	bool nonroot;
-	uint64_t owner;
-	uint64_t switches;			/* to it: VM entries of a guest */
-	uint64_t done[NR_QUANTITY];		/* what the owner did */
-	uint64_t fixed[SLOTS_INDEX + 1];	/* what counters 0..3 saw of it */
-	uint64_t metrics[PMU_MAX_METRICS];	/* what PERF_METRICS saw of it */
-	struct guest *guest;			/* NULL for root */
-	struct account *next;
-};
-
-#define DEPARTED	(UINT64_MAX - 1)	/* owner of pmu->departed */
-#define BEFORE		(UINT64_MAX - 2)	/* owner of pmu->before */
-
-/* The owners whose work a register holds. */
-#define MAX_HOLDERS	4
-
-struct holders {
-	unsigned int nr;
-	bool more;		/* than MAX_HOLDERS */
-	const struct account *account[MAX_HOLDERS];
-};
-
-struct registry;
-
-struct account *truth_account(struct pmu *pmu, bool nonroot, uint64_t owner);
-void truth_free(struct pmu *pmu);
-struct guest *conserve_guest(struct pmu *pmu, uint64_t owner);
-void conserve_free(struct registry *registry);
-void line_owner(struct line *line, const struct account *account);
-void holders_clear(struct holders *holders);
-void holders_add(struct holders *holders, const struct account *account);
-void holders_merge(struct holders *holders, const struct holders *other);
-
 /* counter.c: a counter, by its bit in GLOBAL_CTRL */
 struct counter {
 	uint64_t value;
@@ -240,8 +241,32 @@ unsigned int counter_width(const struct pmu *pmu, unsigned int bit);
 unsigned int counter_levels(const struct pmu *pmu, unsigned int bit);
 enum quantity counter_quantity(const struct pmu *pmu, unsigned int bit);
 
-/* truth.c */
-void truth_machine(struct pmu *pmu);
+/* access.c: what the hypervisor did with the PMU */
+#define NR_MSRS		0x601	/* MSR_DS_AREA is the last one here */
+#define NR_REASONS	128	/* basic exit reasons; the SDM has some 80 */
+#define NR_FIELDS	2
+
+enum msr_access {
+	RDMSR,
+	WRMSR,
+	STORED,			/* by a VM exit */
+	LOADED,			/* by a VM entry or VM exit */
+	NR_MSR_ACCESSES
+};
+
+struct accesses {
+	uint64_t entries;
+	uint64_t exits[NR_REASONS];
+	uint64_t msr[NR_MSR_ACCESSES][NR_MSRS];
+	uint64_t rdpmc[64];	/* bits as in IA32_PERF_GLOBAL_CTRL */
+	uint64_t field[2][NR_FIELDS];	/* VMREAD, VMWRITE */
+};
+
+void access_rdmsr(struct pmu *pmu, uint32_t msr);
+void access_wrmsr(struct pmu *pmu, uint32_t msr);
+void access_rdpmc(struct pmu *pmu, unsigned int bit);
+void access_exit(struct pmu *pmu, unsigned int reason);
+void access_emit(struct pmu *pmu, const char *head);
 
 /* audit.c: who reads what */
 struct world_switch {
@@ -341,32 +366,8 @@ void conserve_end(struct pmu *pmu, struct guest *guest);
 void conserve_close(struct pmu *pmu);
 unsigned int held_index(unsigned int bit);
 
-/* access.c: what the hypervisor did with the PMU */
-#define NR_MSRS		0x601	/* MSR_DS_AREA is the last one here */
-#define NR_REASONS	128	/* basic exit reasons; the SDM has some 80 */
-#define NR_FIELDS	2
-
-enum msr_access {
-	RDMSR,
-	WRMSR,
-	STORED,			/* by a VM exit */
-	LOADED,			/* by a VM entry or VM exit */
-	NR_MSR_ACCESSES
-};
-
-struct accesses {
-	uint64_t entries;
-	uint64_t exits[NR_REASONS];
-	uint64_t msr[NR_MSR_ACCESSES][NR_MSRS];
-	uint64_t rdpmc[64];	/* bits as in IA32_PERF_GLOBAL_CTRL */
-	uint64_t field[2][NR_FIELDS];	/* VMREAD, VMWRITE */
-};
-
-void access_rdmsr(struct pmu *pmu, uint32_t msr);
-void access_wrmsr(struct pmu *pmu, uint32_t msr);
-void access_rdpmc(struct pmu *pmu, unsigned int bit);
-void access_exit(struct pmu *pmu, unsigned int reason);
-void access_emit(struct pmu *pmu, const char *head);
+/* truth.c */
+void truth_machine(struct pmu *pmu);
 
 /* pmu.c */
 struct pmu {

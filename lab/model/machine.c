@@ -386,7 +386,7 @@ struct pmu_machine *pmu_machine_parse(const char *text, char *error,
 void pmu_machine_free(struct pmu_machine *machine)
 {
 	if (machine)
-		conserve_free(machine->registry);
+		registry_free(machine->registry);
 	free(machine);
 }
 

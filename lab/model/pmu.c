@@ -116,7 +116,7 @@ void pmu_destroy(struct pmu *pmu)
 	for (link = &pmu->machine->registry->pmus; *link != pmu; link = &(*link)->next)
 		;
 	*link = pmu->next;
-	truth_free(pmu);
+	account_free(pmu);
 	free(pmu);
 }
 
@@ -351,7 +351,7 @@ void pmu_set_context(struct pmu *pmu, const struct pmu_context *context)
 
 	if (account->nonroot != context->nonroot ||
 	    (context->nonroot && account->owner != context->owner))
-		account = truth_account(pmu, context->nonroot, context->owner);
+		account = account_of(pmu, context->nonroot, context->owner);
 	if (account != pmu->account) {
 		account->switches++;
 		audit_switch(pmu, account, context);
