@@ -17,7 +17,7 @@
  *	vmx.c		between guest and hypervisor: VM entries, VM exits
  *	registers.c	RDMSR, WRMSR, RDPMC
  *
- * Each calls only those above it.
+ * Each calls only those above it; lab/tests/model/order compares.
  *
  * "SDM" is Intel's Software Developer's Manual, chapter numbers of volume 3B
  * as of 2023 to 2025 (chapter 20 or 21, "Performance Monitoring").  [HW] marks
