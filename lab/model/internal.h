@@ -45,7 +45,9 @@
 #define MSR_GLOBAL_RESET	0x390	/* GLOBAL_OVF_CTRL before version 4 */
 #define MSR_GLOBAL_SET		0x391	/* version 4 on */
 #define MSR_GLOBAL_INUSE	0x392	/* version 4 on */
+#define MSR_PEBS_ENABLE		0x3f1
 #define MSR_PMC0		0x4c1	/* full-width alias of PERFCTR0 */
+#define MSR_DS_AREA		0x600
 
 /* Bit positions shared by GLOBAL_CTRL and GLOBAL_STATUS. */
 #define FIXED_SHIFT		32
@@ -242,7 +244,7 @@ unsigned int counter_levels(const struct pmu *pmu, unsigned int bit);
 enum quantity counter_quantity(const struct pmu *pmu, unsigned int bit);
 
 /* access.c: what the hypervisor did with the PMU */
-#define NR_MSRS		0x601	/* MSR_DS_AREA is the last one here */
+#define NR_MSRS		(MSR_DS_AREA + 1)	/* the last one here */
 #define NR_REASONS	128	/* basic exit reasons; the SDM has some 80 */
 #define NR_FIELDS	2
 

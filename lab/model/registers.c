@@ -1,88 +1,75 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * RDMSR, WRMSR and RDPMC: which registers exist, which bits are reserved.
+ * RDMSR, WRMSR and RDPMC: which registers exist, which bits are reserved, as one
+ * table, regs[], with what it refers to before it.
  * Where no other source is given it is the SDM, vol. 3B, "Performance
  * Monitoring", and vol. 4, table 2-2.
  */
 #include "internal.h"
 
-/*
- * Registers of PEBS and BTS, which no machine here has.  They fault, because
- * Linux would believe in a register that takes writes silently.  Registers that
- * only surround the PMU (LBR, offcore response) are the emulator's.
+#define __always_unused	__attribute__((unused))
+
+/**
+ * struct reg - an MSR, or several of one kind with consecutive numbers
+ * @msr: its number, or the first one's
+ * @nr: how many there can be
+ * @present: a bit for each of them that this CPU has; the others fault
+ * @bits: those that a write can have set, all others are reserved; NULL if no
+ *	  write is taken at all
+ * @read: what RDMSR returns of the one with that index
+ * @write: what a WRMSR without reserved bits does
+ * @at: for NULL in place of @read or @write: where in struct pmu the value is
  */
-static const struct {
-	uint32_t first;
-	uint32_t last;
-} absent[] = {
-	{ 0x3f1, 0x3f2 },	/* PEBS_ENABLE, PEBS_DATA_CFG */
-	{ 0x600, 0x600 },	/* DS_AREA */
+struct reg {
+	uint32_t msr;
+	uint32_t nr;
+	uint64_t (*present)(const struct pmu *pmu);
+	uint64_t (*bits)(const struct pmu *pmu);
+	uint64_t (*read)(struct pmu *pmu, unsigned int index);
+	void (*write)(struct pmu *pmu, unsigned int index, uint64_t value);
+	size_t at;
 };
 
-/* A register of a family: which family, which member. */
-enum family {
-	NOT_MINE,
-	ABSENT,
-	LEGACY_COUNTER,		/* 0xC1.. */
-	FULL_COUNTER,		/* 0x4C1.. */
-	SELECTOR,
-	FIXED_COUNTER,
-	SINGLE,
-};
+/* Which registers exist. */
 
-/* Does @msr fall in @n registers from @base?  Then *index is which. */
-static bool within(uint32_t msr, uint32_t base, uint32_t n, unsigned int *index)
+static uint64_t always(const struct pmu *pmu __always_unused)
 {
-	if (msr < base || msr - base >= n)
-		return false;
-	*index = msr - base;
-	return true;
+	return 1;
 }
 
-static bool has_fixed(const struct pmu *pmu, unsigned int index)
+static uint64_t never(const struct pmu *pmu __always_unused)
 {
-	return index < PMU_MAX_FIXED && pmu->machine->fixed_bitmap & BIT(index);
+	return 0;
 }
 
-static enum family single(const struct pmu *pmu, uint32_t msr)
+static uint64_t since_version_4(const struct pmu *pmu)
 {
-	switch (msr) {
-	case MSR_MISC_ENABLE:
-	case MSR_FIXED_CTR_CTRL:
-	case MSR_GLOBAL_STATUS:
-	case MSR_GLOBAL_CTRL:
-	case MSR_GLOBAL_RESET:
-		return SINGLE;
-	case MSR_GLOBAL_SET:
-	case MSR_GLOBAL_INUSE:
-		return pmu->machine->version >= 4 ? SINGLE : ABSENT;
-	case MSR_PERF_CAPABILITIES:
-		return pmu->machine->pdcm ? SINGLE : ABSENT;
-	case MSR_PERF_METRICS:
-		return pmu_has_metrics(pmu) ? SINGLE : ABSENT;
-	}
-	return NOT_MINE;
+	return pmu->machine->version >= 4;
 }
 
-static enum family classify(const struct pmu *pmu, uint32_t msr,
-			    unsigned int *index)
+static uint64_t with_pdcm(const struct pmu *pmu)
 {
-	unsigned int i;
+	return pmu->machine->pdcm;
+}
 
-	if (within(msr, MSR_PERFCTR0, PMU_MAX_GP, index))
-		return *index < pmu->machine->gp_counters ? LEGACY_COUNTER : ABSENT;
-	if (within(msr, MSR_PMC0, PMU_MAX_GP, index))
-		return *index < pmu->machine->gp_counters &&
-		       pmu->capabilities & CAP_FULL_WIDTH ? FULL_COUNTER : ABSENT;
-	if (within(msr, MSR_PERFEVTSEL0, PMU_MAX_GP, index))
-		return *index < pmu->machine->gp_counters ? SELECTOR : ABSENT;
-	if (within(msr, MSR_FIXED_CTR0, PMU_MAX_FIXED, index))
-		return has_fixed(pmu, *index) ? FIXED_COUNTER : ABSENT;
-	for (i = 0; i < ARRAY_SIZE(absent); i++) {
-		if (msr >= absent[i].first && msr <= absent[i].last)
-			return ABSENT;
-	}
-	return single(pmu, msr);
+static uint64_t with_metrics(const struct pmu *pmu)
+{
+	return pmu_has_metrics(pmu);
+}
+
+static uint64_t general_counters(const struct pmu *pmu)
+{
+	return MASK(pmu->machine->gp_counters);
+}
+
+static uint64_t full_width_counters(const struct pmu *pmu)
+{
+	return pmu->capabilities & CAP_FULL_WIDTH ? general_counters(pmu) : 0;
+}
+
+static uint64_t fixed_counters(const struct pmu *pmu)
+{
+	return pmu->machine->fixed_bitmap;
 }
 
 /* Reads that show counts go through the audit. */
@@ -104,7 +91,7 @@ static uint64_t read_fixed(struct pmu *pmu, unsigned int index)
 }
 
 /* The fields tell of both the hidden counts and counter 3. */
-static uint64_t read_metrics(struct pmu *pmu)
+static uint64_t read_metrics(struct pmu *pmu, unsigned int index __always_unused)
 {
 	struct holders holders = pmu->hidden_holders;
 	uint64_t value = pmu_metrics(pmu);
@@ -114,7 +101,7 @@ static uint64_t read_metrics(struct pmu *pmu)
 	return value;
 }
 
-static uint64_t read_status(struct pmu *pmu)
+static uint64_t read_status(struct pmu *pmu, unsigned int index __always_unused)
 {
 	audit_status(pmu, pmu->global_status);
 	return pmu->global_status;
@@ -124,7 +111,7 @@ static uint64_t read_status(struct pmu *pmu)
  * Bit i: the event select of general counter i is not 0; bit 32 + i: fixed
  * counter i counts at some level; bit 63: some counter interrupts.
  */
-static uint64_t read_inuse(const struct pmu *pmu)
+static uint64_t read_inuse(struct pmu *pmu, unsigned int index __always_unused)
 {
 	uint64_t value = 0, control;
 	unsigned int i;
@@ -145,137 +132,63 @@ static uint64_t read_inuse(const struct pmu *pmu)
 	return value;
 }
 
-static uint64_t read_single(struct pmu *pmu, uint32_t msr)
+/* GLOBAL_STATUS_RESET and _SET [HW] */
+static uint64_t read_zero(struct pmu *pmu __always_unused, unsigned int index __always_unused)
 {
-	switch (msr) {
-	case MSR_MISC_ENABLE:
-		return pmu->misc_enable;
-	case MSR_PERF_METRICS:
-		return read_metrics(pmu);
-	case MSR_PERF_CAPABILITIES:
-		return pmu->capabilities;
-	case MSR_FIXED_CTR_CTRL:
-		return pmu->fixed_ctrl;
-	case MSR_GLOBAL_STATUS:
-		return read_status(pmu);
-	case MSR_GLOBAL_CTRL:
-		return pmu->global_ctrl;
-	case MSR_GLOBAL_INUSE:
-		return read_inuse(pmu);
-	}
-	return 0;	/* GLOBAL_STATUS_RESET and _SET read as 0 [HW] */
+	return 0;
 }
 
-static enum pmu_result read_register(struct pmu *pmu, uint32_t msr, uint64_t *value)
-{
-	unsigned int index;
+/* Which bits can be written. */
 
-	switch (classify(pmu, msr, &index)) {
-	case NOT_MINE:
-		return PMU_NOT_MINE;
-	case ABSENT:
-		return PMU_GP;
-	case LEGACY_COUNTER:
-	case FULL_COUNTER:
-		*value = read_gp(pmu, index);
-		return PMU_OK;
-	case SELECTOR:
-		*value = pmu->selector[index];
-		return PMU_OK;
-	case FIXED_COUNTER:
-		*value = read_fixed(pmu, index);
-		return PMU_OK;
-	case SINGLE:
-		*value = read_single(pmu, msr);
-		return PMU_OK;
-	}
-	return PMU_NOT_MINE;
+/* Writes to 0xC1.. take 32 bits; EDX is ignored. */
+static uint64_t any_bits(const struct pmu *pmu __always_unused)
+{
+	return MASK(64);
 }
 
-enum pmu_result pmu_rdmsr(struct pmu *pmu, uint32_t msr, uint64_t *value)
+static uint64_t general_bits(const struct pmu *pmu)
 {
-	enum pmu_result result = read_register(pmu, msr, value);
-
-	if (result == PMU_OK)
-		access_rdmsr(pmu, msr);
-	return result;
+	return MASK(pmu->machine->gp_width);
 }
 
-/* Counter @bit takes @value; what it held is gone. */
-static enum pmu_result write_counter(struct pmu *pmu, unsigned int bit,
-				     uint64_t value)
+/* [HW]: bits above the width fault, as in full-width writes. */
+static uint64_t fixed_bits(const struct pmu *pmu)
 {
-	struct counter *counter = pmu_counter(pmu, bit);
-
-	if (value & ~MASK(counter_width(pmu, bit)))
-		return PMU_GP;
-	conserve_write(pmu, bit, counter->value, value);
-	counter->value = value;
-	holders_clear(&counter->holders);
-	return PMU_OK;
-}
-
-/* Writes to 0xC1.. take 32 bits and extend the sign; EDX is ignored. */
-static enum pmu_result write_legacy(struct pmu *pmu, unsigned int index,
-				    uint64_t value)
-{
-	uint64_t extended = value & MASK(32);
-
-	if (extended & BIT(31))
-		extended |= ~MASK(32);
-	return write_counter(pmu, index, extended & MASK(pmu->machine->gp_width));
+	return MASK(pmu->machine->fixed_width);
 }
 
 /*
  * Bits 63:32 are for TSX (IN_TX, IN_TXCP) and adaptive PEBS, which no machine
  * here has.  Pin control (19) is a bit without effect.
  */
-static enum pmu_result write_selector(struct pmu *pmu, unsigned int index,
-				      uint64_t value)
+static uint64_t selector_bits(const struct pmu *pmu)
 {
-	uint64_t valid = MASK(32);
-
-	if (!machine_has_anythread(pmu->machine))
-		valid &= ~SEL_ANY;
-	if (value & ~valid)
-		return PMU_GP;
-	pmu->selector[index] = value;
-	return PMU_OK;
+	return machine_has_anythread(pmu->machine) ? MASK(32) : MASK(32) & ~SEL_ANY;
 }
 
-static enum pmu_result write_fixed_ctrl(struct pmu *pmu, uint64_t value)
+static uint64_t fixed_ctrl_bits(const struct pmu *pmu)
 {
-	uint64_t nibble = FIXED_OS | FIXED_USR | FIXED_PMI, valid = 0;
+	uint64_t nibble = FIXED_OS | FIXED_USR | FIXED_PMI, bits = 0;
 	unsigned int i;
 
 	if (machine_has_anythread(pmu->machine))
 		nibble |= FIXED_ANY;
 	for (i = 0; i < PMU_MAX_FIXED; i++) {
-		if (has_fixed(pmu, i))
-			valid |= nibble << 4 * i;
+		if (pmu->machine->fixed_bitmap & BIT(i))
+			bits |= nibble << 4 * i;
 	}
-	if (value & ~valid)
-		return PMU_GP;
-	pmu->fixed_ctrl = value;
-	return PMU_OK;
+	return bits;
 }
 
-/*
- * [HW]: whether Ice Lake, with four fields, faults on bits 63:32 or ignores
- * them.  The value is checked before anything changes.
- */
-static enum pmu_result write_metrics(struct pmu *pmu, uint64_t value)
+/* [HW]: whether Ice Lake, with four fields, faults on bits 63:32 or ignores them. */
+static uint64_t metrics_bits(const struct pmu *pmu)
 {
-	const struct pmu_machine *machine = pmu->machine;
+	return pmu->machine->metrics_ignore ? MASK(64) : MASK(8 * pmu->machine->metrics);
+}
 
-	if (value & ~MASK(8 * machine->metrics)) {
-		if (!machine->metrics_ignore)
-			return PMU_GP;
-		value &= MASK(8 * machine->metrics);
-	}
-	metrics_write(machine, pmu->fixed[SLOTS_INDEX].value, value, pmu->hidden);
-	holders_clear(&pmu->hidden_holders);
-	return PMU_OK;
+static uint64_t global_ctrl_bits(const struct pmu *pmu)
+{
+	return pmu->counter_bits;
 }
 
 /* Overflow and freeze bits that exist; uncore and buffer are never set here. */
@@ -290,6 +203,61 @@ static uint64_t status_bits(const struct pmu *pmu)
 	return bits;
 }
 
+/* CondChgd (63) can be cleared but not set. */
+static uint64_t reset_bits(const struct pmu *pmu)
+{
+	return status_bits(pmu) | STATUS_COND_CHGD;
+}
+
+/*
+ * Fast strings, TCC, EIST, MONITOR, xTPR and turbo are bits without effect
+ * here.  Bits 7, 11 and 12 are read-only: writes to them are ignored.  Others
+ * would change CPUID or the page tables, which the model cannot.
+ */
+#define MISC_STORED	(BIT(0) | BIT(3) | BIT(16) | BIT(18) | BIT(23) | BIT(38))
+#define MISC_READONLY	(BIT(7) | BIT(11) | BIT(12))
+
+static uint64_t misc_enable_bits(const struct pmu *pmu __always_unused)
+{
+	return MISC_STORED | MISC_READONLY;
+}
+
+/* What writes do. */
+
+/* Counter @bit takes @value; what it held is gone. */
+static void write_counter(struct pmu *pmu, unsigned int bit, uint64_t value)
+{
+	struct counter *counter = pmu_counter(pmu, bit);
+
+	conserve_write(pmu, bit, counter->value, value);
+	counter->value = value;
+	holders_clear(&counter->holders);
+}
+
+/* The sign of the 32 bits is extended. */
+static void write_legacy(struct pmu *pmu, unsigned int index, uint64_t value)
+{
+	uint64_t extended = value & MASK(32);
+
+	if (extended & BIT(31))
+		extended |= ~MASK(32);
+	write_counter(pmu, index, extended & MASK(pmu->machine->gp_width));
+}
+
+static void write_fixed(struct pmu *pmu, unsigned int index, uint64_t value)
+{
+	write_counter(pmu, FIXED_SHIFT + index, value);
+}
+
+static void write_metrics(struct pmu *pmu, unsigned int index __always_unused, uint64_t value)
+{
+	const struct pmu_machine *machine = pmu->machine;
+
+	metrics_write(machine, pmu->fixed[SLOTS_INDEX].value,
+		      value & MASK(8 * machine->metrics), pmu->hidden);
+	holders_clear(&pmu->hidden_holders);
+}
+
 static void forget_status(struct pmu *pmu, uint64_t bits)
 {
 	unsigned int bit;
@@ -300,88 +268,115 @@ static void forget_status(struct pmu *pmu, uint64_t bits)
 	}
 }
 
-/* CondChgd (63) can be cleared but not set. */
-static enum pmu_result write_reset(struct pmu *pmu, uint64_t value)
+static void write_reset(struct pmu *pmu, unsigned int index __always_unused, uint64_t value)
 {
-	if (value & ~(status_bits(pmu) | STATUS_COND_CHGD))
-		return PMU_GP;
 	pmu->global_status &= ~value;
 	forget_status(pmu, value);
-	return PMU_OK;
 }
 
 /* Sets bits for a hypervisor; raises no PMI. */
-static enum pmu_result write_set(struct pmu *pmu, uint64_t value)
+static void write_set(struct pmu *pmu, unsigned int index __always_unused, uint64_t value)
 {
-	if (value & ~status_bits(pmu))
-		return PMU_GP;
 	forget_status(pmu, value & ~pmu->global_status);
 	pmu->global_status |= value;
-	return PMU_OK;
 }
 
-/*
- * Fast strings, TCC, EIST, MONITOR, xTPR and turbo are bits without effect
- * here.  Bits 7, 11 and 12 are read-only: writes to them are ignored.  Others
- * would change CPUID or the page tables, which the model cannot.
- */
-static enum pmu_result write_misc_enable(struct pmu *pmu, uint64_t value)
+static void write_misc_enable(struct pmu *pmu, unsigned int index __always_unused,
+			      uint64_t value)
 {
-	const uint64_t readonly = BIT(7) | BIT(11) | BIT(12);
-	const uint64_t stored = BIT(0) | BIT(3) | BIT(16) | BIT(18) | BIT(23) |
-				BIT(38);
-
-	if (value & ~(readonly | stored))
-		return PMU_GP;
-	pmu->misc_enable = (value & stored) | (pmu->misc_enable & readonly);
-	return PMU_OK;
+	pmu->misc_enable = (value & MISC_STORED) | (pmu->misc_enable & MISC_READONLY);
 }
 
-static enum pmu_result write_single(struct pmu *pmu, uint32_t msr, uint64_t value)
+#define AT(field)	.at = offsetof(struct pmu, field)
+
+static const struct reg regs[] = {
+	{ .msr = MSR_PERFCTR0, .nr = PMU_MAX_GP, .present = general_counters,
+	  .read = read_gp, .bits = any_bits, .write = write_legacy },
+	{ .msr = MSR_PMC0, .nr = PMU_MAX_GP, .present = full_width_counters,
+	  .read = read_gp, .bits = general_bits, .write = write_counter },
+	{ .msr = MSR_PERFEVTSEL0, .nr = PMU_MAX_GP, .present = general_counters,
+	  .bits = selector_bits, AT(selector) },
+	{ .msr = MSR_FIXED_CTR0, .nr = PMU_MAX_FIXED, .present = fixed_counters,
+	  .read = read_fixed, .bits = fixed_bits, .write = write_fixed },
+	{ .msr = MSR_PERF_METRICS, .nr = 1, .present = with_metrics,
+	  .read = read_metrics, .bits = metrics_bits, .write = write_metrics },
+	{ .msr = MSR_MISC_ENABLE, .nr = 1, .present = always,
+	  .bits = misc_enable_bits, .write = write_misc_enable, AT(misc_enable) },
+	{ .msr = MSR_PERF_CAPABILITIES, .nr = 1, .present = with_pdcm, AT(capabilities) },
+	{ .msr = MSR_FIXED_CTR_CTRL, .nr = 1, .present = always,
+	  .bits = fixed_ctrl_bits, AT(fixed_ctrl) },
+	{ .msr = MSR_GLOBAL_STATUS, .nr = 1, .present = always, .read = read_status },
+	{ .msr = MSR_GLOBAL_CTRL, .nr = 1, .present = always,
+	  .bits = global_ctrl_bits, AT(global_ctrl) },
+	{ .msr = MSR_GLOBAL_RESET, .nr = 1, .present = always,
+	  .read = read_zero, .bits = reset_bits, .write = write_reset },
+	{ .msr = MSR_GLOBAL_SET, .nr = 1, .present = since_version_4,
+	  .read = read_zero, .bits = status_bits, .write = write_set },
+	{ .msr = MSR_GLOBAL_INUSE, .nr = 1, .present = since_version_4, .read = read_inuse },
+	/*
+	 * Registers of PEBS and BTS, which no machine here has.  They fault, because
+	 * Linux would believe in a register that takes writes silently.  Registers that
+	 * only surround the PMU (LBR, offcore response) are the emulator's.
+	 */
+	{ .msr = MSR_PEBS_ENABLE, .nr = 2, .present = never },	/* and PEBS_DATA_CFG */
+	{ .msr = MSR_DS_AREA, .nr = 1, .present = never },
+};
+
+/* The register with that number, or NULL; *index is which of its kind it is. */
+static const struct reg *find(uint32_t msr, unsigned int *index)
 {
-	switch (msr) {
-	case MSR_MISC_ENABLE:
-		return write_misc_enable(pmu, value);
-	case MSR_PERF_METRICS:
-		return write_metrics(pmu, value);
-	case MSR_FIXED_CTR_CTRL:
-		return write_fixed_ctrl(pmu, value);
-	case MSR_GLOBAL_CTRL:
-		if (!pmu_global_ctrl_valid(pmu, value))
-			return PMU_GP;
-		pmu->global_ctrl = value;
-		return PMU_OK;
-	case MSR_GLOBAL_RESET:
-		return write_reset(pmu, value);
-	case MSR_GLOBAL_SET:
-		return write_set(pmu, value);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(regs); i++) {
+		if (msr >= regs[i].msr && msr - regs[i].msr < regs[i].nr) {
+			*index = msr - regs[i].msr;
+			return &regs[i];
+		}
 	}
-	return PMU_GP;	/* PERF_CAPABILITIES, GLOBAL_STATUS, GLOBAL_INUSE: read-only */
+	return NULL;
 }
 
-static enum pmu_result write_register(struct pmu *pmu, uint32_t msr,
-				      uint64_t value)
+static uint64_t *value_of(struct pmu *pmu, const struct reg *reg, unsigned int index)
+{
+	return (uint64_t *)((char *)pmu + reg->at) + index;
+}
+
+static enum pmu_result read_register(struct pmu *pmu, uint32_t msr, uint64_t *value)
 {
 	unsigned int index;
+	const struct reg *reg = find(msr, &index);
 
-	switch (classify(pmu, msr, &index)) {
-	case NOT_MINE:
+	if (!reg)
 		return PMU_NOT_MINE;
-	case ABSENT:
+	if (!(reg->present(pmu) & BIT(index)))
 		return PMU_GP;
-	case LEGACY_COUNTER:
-		return write_legacy(pmu, index, value);
-	case FULL_COUNTER:
-		return write_counter(pmu, index, value);
-	case SELECTOR:
-		return write_selector(pmu, index, value);
-	case FIXED_COUNTER:
-		/* [HW]: bits above the width fault, as in full-width writes. */
-		return write_counter(pmu, FIXED_SHIFT + index, value);
-	case SINGLE:
-		return write_single(pmu, msr, value);
-	}
-	return PMU_NOT_MINE;
+	*value = reg->read ? reg->read(pmu, index) : *value_of(pmu, reg, index);
+	return PMU_OK;
+}
+
+enum pmu_result pmu_rdmsr(struct pmu *pmu, uint32_t msr, uint64_t *value)
+{
+	enum pmu_result result = read_register(pmu, msr, value);
+
+	if (result == PMU_OK)
+		access_rdmsr(pmu, msr);
+	return result;
+}
+
+static enum pmu_result write_register(struct pmu *pmu, uint32_t msr, uint64_t value)
+{
+	unsigned int index;
+	const struct reg *reg = find(msr, &index);
+
+	if (!reg)
+		return PMU_NOT_MINE;
+	if (!(reg->present(pmu) & BIT(index)) || !reg->bits || value & ~reg->bits(pmu))
+		return PMU_GP;
+	if (reg->write)
+		reg->write(pmu, index, value);
+	else
+		*value_of(pmu, reg, index) = value;
+	return PMU_OK;
 }
 
 enum pmu_result pmu_wrmsr(struct pmu *pmu, uint32_t msr, uint64_t value)
@@ -407,7 +402,7 @@ enum pmu_result pmu_rdpmc(struct pmu *pmu, uint32_t ecx, uint64_t *value)
 		*value = read_gp(pmu, index);
 		return PMU_OK;
 	case RDPMC_FIXED:
-		if (!has_fixed(pmu, index))
+		if (index >= PMU_MAX_FIXED || !(fixed_counters(pmu) & BIT(index)))
 			return PMU_GP;
 		access_rdpmc(pmu, FIXED_SHIFT + index);
 		*value = read_fixed(pmu, index);
@@ -416,7 +411,7 @@ enum pmu_result pmu_rdpmc(struct pmu *pmu, uint32_t ecx, uint64_t *value)
 		if (index || !pmu_has_metrics(pmu))
 			return PMU_GP;
 		access_rdpmc(pmu, METRICS_BIT);
-		*value = read_metrics(pmu);
+		*value = read_metrics(pmu, 0);
 		return PMU_OK;
 	}
 	return PMU_GP;
