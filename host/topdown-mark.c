@@ -4,7 +4,7 @@
  *
  *	topdown-mark COMMAND [ARGUMENT...]
  *
- * First executes a mark on every CPU, which tells lab/run/table which owners
+ * First executes a mark on every CPU, which tells lab/judge/table which owners
  * in the truth file are the CPUs of this machine (the host's, or one guest's).
  * Then a mark, the command, and a mark.  Prints
  *

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A guest that counts topdown over so many VM exits, between two reads, while its
- * behaviour changes in a known way; lab/bench/curve.c compares what it reads with
+ * behaviour changes in a known way; lab/judge/curve.c compares what it reads with
  * the ground truth.
  *
  *	precision [-k EXITS] [-n NEIGHBOUR] [-u SLOTS] SHAPE EXITS...

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Makes VM exits of one kind between two marks of the ground truth, in a guest
- * that uses its PMU in one way, so that lab/bench/cost can tell what KVM does
+ * that uses its PMU in one way, so that lab/judge/cost can tell what KVM does
  * with the PMU for each of them.
  *
  *	world-switch CASE [EXITS]

@@ -21,7 +21,7 @@
  * The machines' descriptions and the version of Bochs come from lab/machine and
  * base/bochs below TOP (.).
  *
- * Exits with 0 if FILE was written, whatever the numbers are, since lab/run/table
+ * Exits with 0 if FILE was written, whatever the numbers are, since lab/judge/table
  * judges them; with 1 and one line if not.  FILE is replaced at the end and in
  * one step: a failure loses nothing.
  *
@@ -38,7 +38,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "log.h"
+#include "../judge/log.h"
 
 #define NR_PARTS	8
 #define LEVEL1		4		/* parts of level 1, the first ones */
@@ -1138,7 +1138,7 @@ static void judge(const struct run *run, struct verdict *verdict)
 			verdict->with_slots++;
 			verdict->exact += row->slots == row->true_slots;
 		}
-		/* As lab/run/table does. */
+		/* As lab/judge/table does. */
 		if (!row->has_parts || group_of(row) == REWRITTEN)
 			continue;
 		verdict->compared++;

@@ -39,7 +39,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "log.h"
+#include "../judge/log.h"
 
 #define EXIT_LAB	125	/* as timeout(1) and git-bisect: not the program's */
 #define EXIT_TIMEOUT	124

@@ -25,7 +25,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../run/log.h"
+#include "log.h"
 
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 

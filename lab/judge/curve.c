@@ -30,7 +30,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../run/log.h"
+#include "log.h"
 
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 #define NR_FIELDS	4	/* of level 1, which add up to everything */
