@@ -6,7 +6,7 @@
  * With a counter mask (CMASK), a counter counts cycles instead of events: those in
  * which at least that many events occur or, with INV, fewer.  No CPU retires NEVER
  * instructions in a cycle, i.e. with that mask a counter stands still, and with INV
- * it counts every cycle.
+ * it counts every cycle.  With the mask ONE, it and its inverse add up to all cycles.
  */
 #include "kvm_test_harness.h"
 #include "kvm_util.h"
@@ -16,11 +16,14 @@
 /* The largest mask that neither vendor reserves. */
 #define NEVER		(127ull << 24)
 
-#define NR_LOOPS	2000
+#define ONE		(1ull << 24)
+
+#define NR_COUNTERS	3
+#define NR_LOOPS	20000
 
 /*
- * The counters of a pair are enabled one after the other, and so is their
- * disabling: allow for the instructions and cycles that only one of them sees.
+ * Counters are enabled one after the other, and so is their disabling: allow for the
+ * instructions and cycles that only some of them see.
  */
 #define SLACK		(NR_LOOPS / 4)
 
@@ -49,22 +52,23 @@ static void emulate_branches(void)
 			     "1:");
 }
 
-static void count(void (*work)(void), u64 event0, u64 event1, u64 *val)
+static void count(void (*work)(void), u64 event0, u64 event1, u64 event2, u64 *val)
 {
 	const u64 enable = ARCH_PERFMON_EVENTSEL_OS | ARCH_PERFMON_EVENTSEL_ENABLE;
 	int i;
 
-	for (i = 0; i < 2; i++) {
+	for (i = 0; i < NR_COUNTERS; i++) {
 		wrmsr(guest.evntsel + i, 0);
 		wrmsr(guest.counter + i, 0);
 	}
 	wrmsr(guest.evntsel, event0 | enable);
 	wrmsr(guest.evntsel + 1, event1 | enable);
+	wrmsr(guest.evntsel + 2, event2 | enable);
 	work();
-	for (i = 0; i < 2; i++) {
+	for (i = 0; i < NR_COUNTERS; i++)
 		wrmsr(guest.evntsel + i, 0);
+	for (i = 0; i < NR_COUNTERS; i++)
 		val[i] = rdmsr(guest.counter + i);
-	}
 }
 
 static void assert_close(const char *what, u64 val, u64 want)
@@ -75,20 +79,21 @@ static void assert_close(const char *what, u64 val, u64 want)
 
 static void test_event(void (*work)(void), u64 event)
 {
-	u64 val[2];
+	const u64 inv = ARCH_PERFMON_EVENTSEL_INV;
+	u64 val[NR_COUNTERS];
 
 	/* Whatever the guest executes natively comes on top. */
-	count(work, event, event | NEVER, val);
+	count(work, event, event | NEVER, event | NEVER | ARCH_PERFMON_EVENTSEL_EDGE, val);
 	__GUEST_ASSERT(val[0] >= NR_LOOPS, "Counted %lu of %u emulated events",
 		       val[0], NR_LOOPS);
 	__GUEST_ASSERT(!val[1], "Counted %lu cycles that can't exist", val[1]);
+	__GUEST_ASSERT(!val[2], "Counted %lu edges that can't exist", val[2]);
 
-	count(work, event | NEVER | ARCH_PERFMON_EVENTSEL_EDGE,
-	      event | NEVER | ARCH_PERFMON_EVENTSEL_INV, val);
-	__GUEST_ASSERT(!val[0], "Counted %lu edges that can't exist", val[0]);
+	count(work, guest.cycles, guest.cycles, event | NEVER | inv, val);
+	assert_close("All cycles, by an inverted mask", val[2], val[0]);
 
-	count(work, guest.cycles, event | NEVER | ARCH_PERFMON_EVENTSEL_INV, val);
-	assert_close("All cycles, by an inverted mask", val[1], val[0]);
+	count(work, guest.cycles, event | ONE, event | ONE | inv, val);
+	assert_close("Cycles with events and without", val[1] + val[2], val[0]);
 }
 
 static void guest_instructions(void)
@@ -106,11 +111,11 @@ static void guest_branches(void)
 /* Without a mask, there is nothing to invert (SDM). */
 static void guest_no_mask(void)
 {
-	u64 val[2];
+	u64 val[NR_COUNTERS];
 
-	count(emulate_instructions, INTEL_ARCH_INSTRUCTIONS_RETIRED,
+	count(emulate_instructions, INTEL_ARCH_INSTRUCTIONS_RETIRED, guest.cycles,
 	      INTEL_ARCH_INSTRUCTIONS_RETIRED | ARCH_PERFMON_EVENTSEL_INV, val);
-	assert_close("Instructions, with INV but without a mask", val[1], val[0]);
+	assert_close("Instructions, with INV but without a mask", val[2], val[0]);
 	GUEST_DONE();
 }
 
@@ -159,7 +164,7 @@ int main(int argc, char *argv[])
 	TEST_REQUIRE(host_cpu_is_intel || host_cpu_is_amd);
 	if (host_cpu_is_intel) {
 		TEST_REQUIRE(kvm_cpu_has_p(X86_PROPERTY_PMU_VERSION));
-		TEST_REQUIRE(kvm_cpu_property(X86_PROPERTY_PMU_NR_GP_COUNTERS) >= 2);
+		TEST_REQUIRE(kvm_cpu_property(X86_PROPERTY_PMU_NR_GP_COUNTERS) >= NR_COUNTERS);
 	}
 
 	/* At reset, all general purpose counters are enabled globally. */

@@ -575,6 +575,115 @@ TEST_F(nested_pmu, restored_in_smm)
 }
 
 /*
+ * RSM returns to L2, and userspace saves the vCPU before KVM has run L2.  That looks
+ * as if VM-Entry was pending.
+ */
+static void step_out_of_smm(struct kvm_vcpu *vcpu)
+{
+	struct kvm_guest_debug debug = {
+		.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP,
+	};
+	struct kvm_vcpu_events events;
+	int i;
+
+	vcpu_guest_debug_set(vcpu, &debug);
+	for (i = 0; i < 4; i++) {
+		vcpu_run(vcpu);
+		TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_DEBUG);
+		vcpu_events_get(vcpu, &events);
+		if (!events.smi.smm)
+			break;
+	}
+	TEST_ASSERT(!events.smi.smm, "Still in SMM");
+	debug.control = 0;
+	vcpu_guest_debug_set(vcpu, &debug);
+}
+
+static void run_rsm_test(struct kvm_vcpu *vcpu, gva_t vmx, bool fewer, bool msrs_last)
+{
+	setup_smram(vcpu->vm, vcpu, SMRAM_GPA, smi_handler, sizeof(smi_handler));
+	start_l1(vcpu, l1_interrupted, vmx, ENTRY_LOADS);
+	assert_sync(vcpu, 0);
+	assert_ctrl_in_smm(vcpu, ON_1);
+	step_out_of_smm(vcpu);
+	vcpu = save_and_restore(vcpu, fewer, msrs_last);
+	assert_sync(vcpu, 1);
+}
+
+TEST_F(nested_pmu, restored_after_rsm)
+{
+	if (!kvm_has_cap(KVM_CAP_X86_SMM))
+		SKIP(return, "KVM has no SMM");
+
+	run_rsm_test(self->vcpu, self->vmx, variant->fewer, false);
+}
+
+TEST_F(nested_pmu, restored_after_rsm_msrs_last)
+{
+	if (!kvm_has_cap(KVM_CAP_X86_SMM))
+		SKIP(return, "KVM has no SMM");
+
+	run_rsm_test(self->vcpu, self->vmx, variant->fewer, true);
+}
+
+/* Neither SMM nor userspace that leaves L2 loads what L1 wants VM-Exit to load. */
+static void l2_left(void)
+{
+	set_ctrl(ON_1);
+	assert_ctrl(ON_1);
+	GUEST_SYNC(0);
+	GUEST_ASSERT_EQ(rdmsr(MSR_CORE_PERF_FIXED_CTR_CTRL),
+			FIXED_PMC_CTRL(0, FIXED_PMC_KERNEL));
+	assert_ctrl(ON_1);
+	vmcall();
+}
+
+static void l1_left(struct vmx_pages *vmx, u64 list_gpa)
+{
+	prepare_l2(vmx);
+	load_on_exit(OFF_2);
+	msr_list.index = MSR_CORE_PERF_FIXED_CTR_CTRL;
+	msr_list.value = 0;
+	GUEST_ASSERT(!vmwrite(VM_EXIT_MSR_LOAD_ADDR, list_gpa));
+	GUEST_ASSERT(!vmwrite(VM_EXIT_MSR_LOAD_COUNT, 1));
+	run_l2(l2_left, EXIT_VMCALL);
+	GUEST_ASSERT_EQ(rdmsr(MSR_CORE_PERF_FIXED_CTR_CTRL), 0);
+	GUEST_ASSERT_EQ(rdmsr(MSR_CORE_PERF_GLOBAL_CTRL), OFF_2);
+	GUEST_DONE();
+}
+
+TEST_F(nested_pmu, smm_with_other_msr_in_list)
+{
+	if (!kvm_has_cap(KVM_CAP_X86_SMM))
+		SKIP(return, "KVM has no SMM");
+
+	setup_smram(self->vm, self->vcpu, SMRAM_GPA, smi_handler, sizeof(smi_handler));
+	start_l1(self->vcpu, l1_left, self->vmx,
+		 addr_gva2gpa(self->vm, (gva_t)&msr_list));
+	assert_sync(self->vcpu, 0);
+	assert_ctrl_in_smm(self->vcpu, ON_1);
+	assert_done(self->vcpu);
+}
+
+TEST_F(nested_pmu, userspace_leaves_l2)
+{
+	struct kvm_nested_state none = {
+		.size = sizeof(none),
+		.format = KVM_STATE_NESTED_FORMAT_VMX,
+		.hdr.vmx.vmxon_pa = -1ull,
+		.hdr.vmx.vmcs12_pa = -1ull,
+	};
+
+	start_l1(self->vcpu, l1_left, self->vmx,
+		 addr_gva2gpa(self->vm, (gva_t)&msr_list));
+	assert_sync(self->vcpu, 0);
+	vcpu_nested_state_set(self->vcpu, &none);
+	TEST_ASSERT_EQ(vcpu_get_msr(self->vcpu, MSR_CORE_PERF_GLOBAL_CTRL), ON_1);
+	TEST_ASSERT_EQ(vcpu_get_msr(self->vcpu, MSR_CORE_PERF_FIXED_CTR_CTRL),
+		       FIXED_PMC_CTRL(0, FIXED_PMC_KERNEL));
+}
+
+/*
  * Userspace changes its MSR filter while L2 is active, for which KVM recalculates
  * what it intercepts.  L1's intercepts stay, and the filter holds for L2 at once.
  */
@@ -616,6 +725,39 @@ static void l1_intercepts_rdpmc(struct vmx_pages *vmx)
 TEST_F(nested_pmu, l1_intercepts_rdpmc)
 {
 	start_l1(self->vcpu, l1_intercepts_rdpmc, self->vmx, 0);
+	assert_sync(self->vcpu, 0);
+	set_msr_filter(self->vm, 0);
+	assert_done(self->vcpu);
+}
+
+/* KVM intercepts RDPMC for a counter that the vCPU lacks, even if L1 doesn't. */
+static u32 absent_counter;
+
+static void l2_absent_rdpmc(void)
+{
+	u64 val;
+
+	GUEST_ASSERT_EQ(rdpmc_safe(absent_counter, &val), GP_VECTOR);
+	GUEST_SYNC(0);
+	GUEST_ASSERT_EQ(rdpmc_safe(absent_counter, &val), GP_VECTOR);
+	vmcall();
+}
+
+static void l1_absent_rdpmc(struct vmx_pages *vmx)
+{
+	prepare_l2(vmx);
+	run_l2(l2_absent_rdpmc, EXIT_VMCALL);
+	GUEST_DONE();
+}
+
+TEST_F(nested_pmu, kvm_intercepts_rdpmc)
+{
+	absent_counter = kvm_cpu_property(X86_PROPERTY_PMU_NR_GP_COUNTERS);
+	if (variant->fewer)
+		absent_counter--;
+	sync_global_to_guest(self->vm, absent_counter);
+
+	start_l1(self->vcpu, l1_absent_rdpmc, self->vmx, 0);
 	assert_sync(self->vcpu, 0);
 	set_msr_filter(self->vm, 0);
 	assert_done(self->vcpu);
@@ -683,6 +825,39 @@ TEST_F(nested_pmu, msr_filter)
 TEST_F(nested_pmu, msr_filter_counter)
 {
 	run_filter_test(self->vcpu, self->vmx, MSR_CORE_PERF_FIXED_CTR0);
+}
+
+/* L1 uses its MSR bitmap for an L2, then none, i.e. intercepts all MSRs. */
+static void l2_with_bitmap(void)
+{
+	rdmsr(MSR_FS_BASE);
+	vmcall();
+}
+
+static void l2_without_bitmap(void)
+{
+	GUEST_SYNC(0);
+	rdmsr(MSR_FS_BASE);
+	GUEST_FAIL("L1 intercepts all MSRs, but L2 executed RDMSR");
+}
+
+static void l1_without_bitmap(struct vmx_pages *vmx)
+{
+	prepare_l2(vmx);
+	run_l2(l2_with_bitmap, EXIT_VMCALL);
+	GUEST_ASSERT(!vmwrite(CPU_BASED_VM_EXEC_CONTROL,
+			      vmreadz(CPU_BASED_VM_EXEC_CONTROL) &
+			      ~CPU_BASED_USE_MSR_BITMAPS));
+	run_l2(l2_without_bitmap, EXIT_MSR_READ);
+	GUEST_DONE();
+}
+
+TEST_F(nested_pmu, filter_without_msr_bitmap)
+{
+	start_l1(self->vcpu, l1_without_bitmap, self->vmx, 0);
+	assert_sync(self->vcpu, 0);
+	set_msr_filter(self->vm, 0);
+	assert_done(self->vcpu);
 }
 
 /*
