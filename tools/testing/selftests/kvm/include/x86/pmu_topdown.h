@@ -491,8 +491,12 @@ static inline struct kvm_vcpu *add_vcpu(struct kvm_vm *vm, int id, enum vcpu_kin
 	struct kvm_vcpu *vcpu = vm_vcpu_add(vm, id, NULL);
 	u64 caps = facts.perf_capabilities;
 
-	if (kind == PMU_DISABLED)
+	if (kind == PMU_DISABLED) {
+		/* Whether KVM takes it or not, it must not grant anything. */
+		if (kvm_cpu_has(X86_FEATURE_PDCM))
+			_vcpu_set_msr(vcpu, MSR_IA32_PERF_CAPABILITIES, caps);
 		return vcpu;
+	}
 
 	/*
 	 * Set PERF_CAPABILITIES before CPUID, as KVM disallows enabling
