@@ -4,9 +4,10 @@
  * (lab/machine/garbage), or where firmware counts in them (firmware-counts): it finds zeros
  * in all that it can read, and what it writes into counters that it doesn't enable stays.
  *
- *	first-guest [CPU]	(0)
+ *	first-guest [CPU [GENERAL FIXED]]	(0, and as many counters as KVM offers)
  *
- * Every later guest on the CPU can profit from what KVM did for this one: run it first. Works
+ * Every later guest on the CPU can profit from what KVM did for this one: run it first. If
+ * this one has fewer counters, the next one shows what KVM did with those that it lacks. Works
  * with KVM's mediated vPMU of any Linux, and skips without.
  */
 #include <stdlib.h>
@@ -68,7 +69,7 @@ static void work(void)
 
 static void guest_code(u32 nr_gp, u32 nr_fixed, bool metrics)
 {
-	u64 all = GENMASK_ULL(nr_gp - 1, 0) | GENMASK_ULL(31 + nr_fixed, 32);
+	u64 all = (BIT_ULL(nr_gp) - 1) | (BIT_ULL(nr_fixed) - 1) << 32;
 	u32 i, stop;
 
 	check(nr_gp, nr_fixed, metrics, 0);
@@ -94,6 +95,8 @@ static void guest_code(u32 nr_gp, u32 nr_fixed, bool metrics)
 int main(int argc, char **argv)
 {
 	bool metrics = kvm_get_feature_msr(MSR_IA32_PERF_CAPABILITIES) & CAP_METRICS;
+	u32 nr_gp = kvm_cpu_property(X86_PROPERTY_PMU_NR_GP_COUNTERS);
+	u32 nr_fixed = kvm_cpu_property(X86_PROPERTY_PMU_NR_FIXED_COUNTERS);
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm;
 	struct ucall uc;
@@ -103,10 +106,17 @@ int main(int argc, char **argv)
 	pin_self_to_cpu(argc > 1 ? atoi(argv[1]) : 0);
 
 	vm = vm_create_with_one_vcpu(&vcpu, guest_code);
+	if (argc > 3) {
+		nr_gp = atoi(argv[2]);
+		nr_fixed = atoi(argv[3]);
+		metrics &= nr_fixed > 3;
+		vcpu_set_cpuid_property(vcpu, X86_PROPERTY_PMU_NR_GP_COUNTERS, nr_gp);
+		vcpu_set_cpuid_property(vcpu, X86_PROPERTY_PMU_NR_FIXED_COUNTERS, nr_fixed);
+	}
 	vcpu_set_msr(vcpu, MSR_IA32_PERF_CAPABILITIES,
-		     kvm_get_feature_msr(MSR_IA32_PERF_CAPABILITIES));
-	vcpu_args_set(vcpu, 3, kvm_cpu_property(X86_PROPERTY_PMU_NR_GP_COUNTERS),
-		      kvm_cpu_property(X86_PROPERTY_PMU_NR_FIXED_COUNTERS), metrics);
+		     kvm_get_feature_msr(MSR_IA32_PERF_CAPABILITIES) &
+		     ~(metrics ? 0 : (u64)CAP_METRICS));
+	vcpu_args_set(vcpu, 3, nr_gp, nr_fixed, metrics);
 	do {
 		vcpu_run(vcpu);
 		TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
