@@ -53,7 +53,7 @@ patch_diff() {
 # repository's own.
 linux_path() {
 	case $1 in
-	base/* | build/* | lab/* | qemu/* | scripts/* | .*) return 1 ;;
+	base/* | build/* | host/* | lab/* | qemu/* | scripts/* | .*) return 1 ;;
 	*/*) return 0 ;;
 	*) return 1 ;;
 	esac
