@@ -16,7 +16,7 @@
 /* The largest mask that neither vendor reserves. */
 #define NEVER		(127ull << 24)
 
-#define ONE		(1ull << 24)
+#define ONE		BIT_ULL(24)
 
 #define NR_COUNTERS	3
 #define NR_LOOPS	20000
