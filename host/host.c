@@ -4,7 +4,7 @@
  * with the way to get it: the first thing that an operator has to mend.  So the order is
  * hardware, firmware, kernel, its parameters, and last who else uses the PMU.
  *
- * Each line is provoked by a boot in lab/run/boots.
+ * Each line is provoked by a boot in lab/boots/check.
  *
  * What needs root to be seen (MSRs, file descriptors of others) makes the message better,
  * and is not needed to come to a verdict.

@@ -20,8 +20,9 @@ workshop() {
 	echo CONFIG_KVM_INTEL=m >"$repo/base/kconfig/objects.config"
 	echo CONFIG_KVM=y >"$repo/base/kconfig/lab.config"
 	printf 'x86/old_test\nx86/a_test\n' >"$repo/base/selftests"
-	cat >"$repo/lab/run/boots-commit" <<-'END'
-	boot tests commit icelake 1 patched
+	mkdir -p "$repo/lab/boots"
+	cat >"$repo/lab/boots/commit" <<-'END'
+	boot tests
 	run old_test 60 /selftests-commit/old_test
 	run a_test 60 /selftests-commit/a_test
 	outcome a_test pass
@@ -52,13 +53,15 @@ workshop() {
 		;;
 	esac
 	END
-	cat >"$repo/lab/run/check" <<-'END'
+	cat >"$repo/lab/run/boots" <<-'END'
 	#!/bin/sh
-	echo "boot $ONLY $(awk '$1 == "run" { printf "%s ", $2 }' "$BOOTS")" >>../calls
-	echo "PASS $ONLY/boot" >"$RESULTS"
-	! grep -rq unbootable build/commits/linux/arch || ! echo "FAIL $ONLY/a_test: leak" >>"$RESULTS"
+	name=$(sed -n 's/^boot //p' "$1")
+	grep -qx "kernel .*/build/commits/kernel/arch/x86/boot/bzImage" "$1"
+	echo "boot $name $(awk '$1 == "run" { printf "%s ", $2 }' "$1")" >>../calls
+	echo "PASS $name/boot" >"$RESULTS"
+	! grep -rq unbootable build/commits/linux/arch || ! echo "FAIL $name/a_test: leak" >>"$RESULTS"
 	END
-	chmod +x "$repo/scripts/kernel" "$repo/lab/run/check"
+	chmod +x "$repo/scripts/kernel" "$repo/lab/run/boots"
 }
 
 # check_commits: with its results in "said" and its table in "out".
