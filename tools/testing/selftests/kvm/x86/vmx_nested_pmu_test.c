@@ -17,6 +17,7 @@
 #define EXIT_RDPMC		15
 #define EXIT_VMCALL		18
 #define EXIT_MSR_READ		31
+#define EXIT_INVALID_STATE	(EXIT_REASON_FAILED_VMENTRY | 33)
 #define EXIT_MSR_LOAD_FAIL	(EXIT_REASON_FAILED_VMENTRY | 34)
 
 #define SMRAM_GPA		0x1000000
@@ -39,6 +40,8 @@
 
 static unsigned long l2_stack[L2_STACK_SIZE];
 static struct vmx_msr_entry msr_list;
+static u64 msr_list_gpa;
+static struct vmx_msr_entry entry_and_exit_list[2] __aligned(32);
 
 /* Run in SMM, in real mode: in $SMI_PORT, %al; rsm */
 static const u8 smi_handler[] = { 0xe4, SMI_PORT, 0x0f, 0xaa };
@@ -79,12 +82,17 @@ static void set_bits(u64 field, u64 bits)
 	GUEST_ASSERT(!vmwrite(field, vmreadz(field) | bits));
 }
 
-static void prepare_l2(struct vmx_pages *vmx)
+static void prepare_l2_without_pmu(struct vmx_pages *vmx)
 {
 	GUEST_ASSERT(prepare_for_vmx_operation(vmx));
 	GUEST_ASSERT(load_vmcs(vmx));
 	prepare_vmcs(vmx, NULL);
 	set_bits(CPU_BASED_VM_EXEC_CONTROL, CPU_BASED_USE_MSR_BITMAPS);
+}
+
+static void prepare_l2(struct vmx_pages *vmx)
+{
+	prepare_l2_without_pmu(vmx);
 	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, FIXED_PMC_CTRL(0, FIXED_PMC_KERNEL));
 }
 
@@ -329,6 +337,50 @@ TEST_F(nested_pmu, restored_in_l2_msrs_last)
 	run_with_restores(self->vcpu, variant->fewer, true);
 }
 
+/* A PMU of version 1 lacks PERF_GLOBAL_CTRL: its counters don't wait for it, in L2 neither. */
+
+static void assert_counts(void)
+{
+	u64 before, after;
+	int i;
+
+	before = rdmsr(MSR_IA32_PERFCTR0);
+	for (i = 0; i < NR_INSTRUCTIONS; i++)
+		asm volatile("nop");
+	after = rdmsr(MSR_IA32_PERFCTR0);
+	__GUEST_ASSERT(after >= before + NR_INSTRUCTIONS,
+		       "General counter 0 went from %lu to %lu, want %u more",
+		       before, after, NR_INSTRUCTIONS);
+}
+
+static void l2_version_1(void)
+{
+	assert_counts();
+	GUEST_SYNC(0);
+	assert_counts();
+	vmcall();
+}
+
+static void l1_version_1(struct vmx_pages *vmx)
+{
+	prepare_l2_without_pmu(vmx);
+	wrmsr(MSR_P6_EVNTSEL0, ARCH_PERFMON_EVENTSEL_ENABLE | ARCH_PERFMON_EVENTSEL_OS |
+			       INTEL_ARCH_INSTRUCTIONS_RETIRED);
+	assert_counts();
+	run_l2(l2_version_1, EXIT_VMCALL);
+	assert_counts();
+	GUEST_DONE();
+}
+
+TEST_F(nested_pmu, version_1)
+{
+	vcpu_set_cpuid_property(self->vcpu, X86_PROPERTY_PMU_VERSION, 1);
+	vcpu_set_cpuid_property(self->vcpu, X86_PROPERTY_PMU_NR_FIXED_COUNTERS, 0);
+	start_l1(self->vcpu, l1_version_1, self->vmx, 0);
+	assert_sync(self->vcpu, 0);
+	assert_done(self->vcpu);
+}
+
 /* VM-Entry and VM-Exit load what L1 wants, restoring L2 loads what L2 had. */
 
 static void l2_loaded(void)
@@ -379,10 +431,47 @@ TEST_F(nested_pmu, restored_with_entry_load_msrs_last)
 	run_with_restores(self->vcpu, variant->fewer, true);
 }
 
+/* The lists are processed after the controls, i.e. what is in both comes from the list. */
+
+static void l2_list_loaded(void)
+{
+	assert_ctrl(ON_1);
+	vmcall();
+}
+
+static void l1_loads_twice(struct vmx_pages *vmx, u64 lists_gpa)
+{
+	struct vmx_msr_entry *lists = entry_and_exit_list;
+
+	prepare_l2(vmx);
+	load_on_entry(OFF_1);
+	load_on_exit(OFF_2);
+	lists[0].index = lists[1].index = MSR_CORE_PERF_GLOBAL_CTRL;
+	lists[0].value = ON_1;
+	lists[1].value = ON_2;
+	GUEST_ASSERT(!vmwrite(VM_ENTRY_MSR_LOAD_ADDR, lists_gpa));
+	GUEST_ASSERT(!vmwrite(VM_ENTRY_MSR_LOAD_COUNT, 1));
+	GUEST_ASSERT(!vmwrite(VM_EXIT_MSR_LOAD_ADDR, lists_gpa + sizeof(*lists)));
+	GUEST_ASSERT(!vmwrite(VM_EXIT_MSR_LOAD_COUNT, 1));
+
+	set_ctrl(OFF_1);
+	run_l2(l2_list_loaded, EXIT_VMCALL);
+	assert_ctrl(ON_2);
+	GUEST_DONE();
+}
+
+TEST_F(nested_pmu, lists_load_after_controls)
+{
+	start_l1(self->vcpu, l1_loads_twice, self->vmx,
+		 addr_gva2gpa(self->vm, (gva_t)entry_and_exit_list));
+	assert_done(self->vcpu);
+}
+
 /*
  * VM-Entries that fail.  If controls are invalid, nothing is loaded.  KVM leaves a
  * TPR threshold above the TPR to hardware.  If an MSR can't be loaded, what was
- * loaded before stays, unless VM-Exit loads another value.
+ * loaded before stays, unless VM-Exit loads another value, as it does if L2's state
+ * is invalid.
  */
 static void l1_vmfail(struct vmx_pages *vmx, u64 virtual_apic_gpa)
 {
@@ -401,6 +490,15 @@ static void l1_vmfail(struct vmx_pages *vmx, u64 virtual_apic_gpa)
 	set_ctrl(OFF_1);
 	GUEST_ASSERT(enter_l2(l2_unreachable));
 	assert_ctrl(OFF_1);
+
+	GUEST_ASSERT(!vmwrite(VM_ENTRY_CONTROLS, vmreadz(VM_ENTRY_CONTROLS) &
+			      ~VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL));
+	msr_list.index = MSR_CORE_PERF_GLOBAL_CTRL;
+	msr_list.value = ON_2;
+	GUEST_ASSERT(!vmwrite(VM_ENTRY_MSR_LOAD_ADDR, msr_list_gpa));
+	GUEST_ASSERT(!vmwrite(VM_ENTRY_MSR_LOAD_COUNT, 1));
+	GUEST_ASSERT(enter_l2(l2_unreachable));
+	assert_ctrl(OFF_1);
 	GUEST_DONE();
 }
 
@@ -411,6 +509,8 @@ TEST_F(nested_pmu, vmfail)
 	if (!(ctls & CPU_BASED_TPR_SHADOW))
 		SKIP(return, "Nested VMX has no TPR shadow");
 
+	msr_list_gpa = addr_gva2gpa(self->vm, (gva_t)&msr_list);
+	sync_global_to_guest(self->vm, msr_list_gpa);
 	start_l1(self->vcpu, l1_vmfail, self->vmx,
 		 addr_gva2gpa(self->vm, vm_alloc_page(self->vm)));
 	assert_done(self->vcpu);
@@ -436,6 +536,11 @@ static void l1_entry_fails(struct vmx_pages *vmx, u64 list_gpa)
 	load_on_exit(OFF_2);
 	run_l2(l2_unreachable, EXIT_MSR_LOAD_FAIL);
 	assert_ctrl(OFF_2);
+
+	load_on_entry(BIT_ULL(63));
+	load_on_exit(ON_1);
+	run_l2(l2_unreachable, EXIT_INVALID_STATE);
+	assert_ctrl(ON_1);
 	GUEST_DONE();
 }
 
@@ -466,8 +571,6 @@ static void l2_interrupted(void)
 
 enum { NO_LOADS, EXIT_LOADS, ENTRY_LOADS, LIST_LOADS };
 
-static u64 smm_list_gpa;
-
 static void l1_interrupted(struct vmx_pages *vmx, int loads)
 {
 	u64 want = ON_3;
@@ -482,7 +585,7 @@ static void l1_interrupted(struct vmx_pages *vmx, int loads)
 	if (loads == LIST_LOADS) {
 		msr_list.index = MSR_CORE_PERF_GLOBAL_CTRL;
 		msr_list.value = OFF_2;
-		GUEST_ASSERT(!vmwrite(VM_EXIT_MSR_LOAD_ADDR, smm_list_gpa));
+		GUEST_ASSERT(!vmwrite(VM_EXIT_MSR_LOAD_ADDR, msr_list_gpa));
 		GUEST_ASSERT(!vmwrite(VM_EXIT_MSR_LOAD_COUNT, 1));
 		want = OFF_2;
 	}
@@ -516,8 +619,8 @@ static void run_smm_test(struct kvm_vcpu *vcpu, gva_t vmx, int loads, bool fewer
 	struct kvm_vm *vm = vcpu->vm;
 
 	setup_smram(vm, vcpu, SMRAM_GPA, smi_handler, sizeof(smi_handler));
-	smm_list_gpa = addr_gva2gpa(vm, (gva_t)&msr_list);
-	sync_global_to_guest(vm, smm_list_gpa);
+	msr_list_gpa = addr_gva2gpa(vm, (gva_t)&msr_list);
+	sync_global_to_guest(vm, msr_list_gpa);
 
 	start_l1(vcpu, l1_interrupted, vmx, loads);
 	assert_sync(vcpu, 0);
