@@ -123,3 +123,18 @@ test_export_is_adopted() {
 	has ../formatted/0000* '^How to reproduce$'
 	same "$(git rev-parse 'HEAD^{tree}')" "$(git -C "$tree" rev-parse 'HEAD^{tree}')"
 }
+
+# The overview in the cover letter, lines "  FIRST-LAST  what", has the groups of "series".
+test_cover_letter_counts_the_patches() {
+	awk '/^#/ { heading = 1; next } NF {
+		number++
+		if (heading) first[++groups] = number
+		heading = 0
+		last[groups] = number
+	} END {
+		for (i = 1; i <= groups; i++)
+			print first[i] (last[i] > first[i] ? "-" last[i] : "")
+	}' "$top/series" >groups
+	sed -n 's/^  \([0-9][0-9-]*\)  .*/\1/p' "$top/scripts/cover-letter.txt" >letter
+	same "$(cat letter)" "$(cat groups)"
+}
