@@ -63,11 +63,11 @@ linux_path() {
 series_files() {
 	for patch in $(series_entries); do
 		[ -f "$top/$patch" ] ||
-			die "series names $patch, which does not exist: scripts/check-series tells more"
+			die "series names $patch, which does not exist: scripts/lint-series tells more"
 		echo "$patch"
 		for file in $(patch_new_files "$top/$patch"); do
 			[ -f "$top/$file" ] ||
-				die "$patch names the new file $file, which does not exist: scripts/check-series tells more"
+				die "$patch names the new file $file, which does not exist: scripts/lint-series tells more"
 			echo "$file"
 		done
 	done

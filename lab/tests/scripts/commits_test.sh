@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=sh disable=SC2154 # world.sh sets them
-# scripts/check-commits, with a Kbuild and an emulated host that only look for words
+# scripts/check-series, with a Kbuild and an emulated host that only look for words
 
 # workshop: three commits, two columns of builds and one of boots. The Kbuild in it finds
 # the words "broken" and "brokenCOLUMN" in the sources, and writes what it was asked for
@@ -64,15 +64,15 @@ workshop() {
 	chmod +x "$repo/scripts/kernel" "$repo/lab/run/boots"
 }
 
-# check_commits: with its results in "said" and its table in "out".
-check_commits() {
+# check_series: with its results in "said" and its table in "out".
+check_series() {
 	: >said
-	(cd "$repo" && RESULTS="$root/said" scripts/check-commits >"$root/out")
+	(cd "$repo" && RESULTS="$root/said" scripts/check-series >"$root/out")
 }
 
-# finds_something: check_commits fails.
+# finds_something: check_series fails.
 finds_something() {
-	if check_commits; then
+	if check_series; then
 		echo "found nothing: $(cat out)"
 		return 1
 	fi
@@ -99,11 +99,11 @@ bad_outcomes() {
 
 test_commits_that_are_fine() {
 	workshop
-	check_commits
+	check_series
 	same "$(grep -c '^PASS commits/' said)" 9
 	same "$(grep -c ' ok *ok *ok$' out)" 3
 	has out '^01-KVM-x86-pmu-First '
-	has out '^check-commits: 9 of 9 passed$'
+	has out '^check-series: 9 of 9 passed$'
 }
 
 test_commits_of_which_one_does_not_build() {
@@ -149,29 +149,29 @@ test_commits_of_which_one_does_not_boot() {
 
 test_commits_run_the_tests_that_they_have() {
 	workshop
-	check_commits
+	check_series
 	same "$(grep '^boot' calls)" "$(printf 'boot commit-3-tests old_test a_test \nboot commit-2-tests old_test a_test \nboot commit-1-tests old_test ')"
 }
 
 test_commits_that_passed_are_not_built_again() {
 	workshop
-	check_commits
+	check_series
 	: >calls
 	change 2 git commit -q --amend -m 'KVM: selftests: Another subject'
-	check_commits
+	check_series
 	same "$(cat calls)" ''
 	same "$(grep -c '^PASS commits/' said)" 9
 	has said 'PASS commits/02-KVM-selftests-Another-subject/amd'
 	# What a later commit changes, says nothing of those before.
 	change 3 sed -i 's/^50$/fifty/' arch/x86/kvm/vmx/pmu_intel.c
-	check_commits
+	check_series
 	same "$(grep -c . calls)" "$(grep -c 'KVM: VMX: Third\|commit-3' calls)"
 	same "$(grep -c 'commit-3-tests' calls)" 1
 }
 
 test_commits_to_selftests_are_not_compiled() {
 	workshop
-	check_commits
+	check_series
 	# The second commit has but a selftest: its objects are those of the first one.
 	same "$(grep -c 'kernel make .* First' calls)" 0
 	same "$(grep -c 'kernel make .* Second' calls)" 2
@@ -186,7 +186,7 @@ test_commits_that_failed_are_tried_again() {
 	finds_something
 	has calls 'kernel make plain KVM: VMX: Third'
 	change 3 sed -i 's/^broken$/7/' arch/x86/kvm/pmu.c
-	check_commits
+	check_series
 	same "$(awk '/^03-/ { print $2, $3, $4 }' out)" 'ok ok ok'
 }
 
@@ -197,7 +197,7 @@ test_commits_that_the_machine_failed_are_tried_again() {
 	has said 'ERROR commits/03-.*: the base does not build either: gcc: fatal error: killed'
 	same "$(awk '/^03-/ { print $2, $3, $4 }' out)" 'ERROR ERROR ok'
 	rm no-memory
-	check_commits
+	check_series
 	same "$(awk '/^03-/ { print $2, $3, $4 }' out)" 'ok ok ok'
 }
 
@@ -211,13 +211,13 @@ test_commits_with_a_setting_that_kconfig_drops() {
 
 test_commits_that_are_chosen() {
 	workshop
-	COMMITS=2..3 CONFIGS=amd check_commits
+	COMMITS=2..3 CONFIGS=amd check_series
 	same "$(sed 's/.*commits.0\(.\).*\//\1 /' said | paste -sd ' ')" '3 amd 2 amd'
 	for wrong in 0 4 2..9 3..2 a 1...2 1..2..3 ..2 2.. .. -1; do
-		COMMITS=$wrong fails "$repo/scripts/check-commits"
+		COMMITS=$wrong fails "$repo/scripts/check-series"
 		has said 'COMMITS='
 	done
-	CONFIGS=arm fails "$repo/scripts/check-commits"
+	CONFIGS=arm fails "$repo/scripts/check-series"
 	has said 'there is no arm: choose from plain amd tests'
 }
 
@@ -226,8 +226,8 @@ test_commits_one_run_at_a_time() {
 	mkdir -p "$repo/build/commits"
 	(
 		flock 8
-		fails "$repo/scripts/check-commits"
+		fails "$repo/scripts/check-series"
 	) 8>"$repo/build/commits/lock"
 	has said 'another one is at work in .*: wait for it'
-	check_commits
+	check_series
 }

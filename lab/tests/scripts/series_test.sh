@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=sh disable=SC2154,SC2164 # world.sh sets them; set -e is on
-# scripts/tree, scripts/refresh and scripts/check-series
+# scripts/tree, scripts/refresh and scripts/lint-series
 
 test_refresh_after_tree_changes_nothing() {
 	three_commits
@@ -10,7 +10,7 @@ test_refresh_after_tree_changes_nothing() {
 	"$repo/scripts/refresh"
 	snapshot >after
 	cmp before after
-	"$repo/scripts/check-series"
+	"$repo/scripts/lint-series"
 }
 
 test_tree_is_deterministic() {
@@ -107,7 +107,7 @@ test_tree_merges_onto_the_next_linux() {
 	same "$(git -C "$tree" rev-parse HEAD)" "$hash"
 
 	"$repo/scripts/refresh"
-	"$repo/scripts/check-series"
+	"$repo/scripts/lint-series"
 	has "$repo/$first" '^ 22, changed$'
 	same "$("$repo/scripts/tree")" ""
 	# Now the series is for that Linux, and comes out as it was merged.
@@ -159,7 +159,7 @@ test_tree_names_a_patch_that_conflicts() {
 	"$repo/scripts/tree" >out
 	has out 'commits of its own, not in the repository yet: make refresh'
 	"$repo/scripts/refresh"
-	"$repo/scripts/check-series"
+	"$repo/scripts/lint-series"
 	has "$repo/tools/testing/selftests/kvm/0002-KVM-selftests-Second-quoted-odd.patch" '^-five$'
 	rm -rf "$repo/build"
 	"$repo/scripts/tree" >out
@@ -319,7 +319,7 @@ test_refresh_removes_what_is_gone() {
 	[ ! -e "$repo/tools" ]
 	[ -f "$repo/arch/x86/kvm/vmx/0002-KVM-VMX-Third.patch" ]
 	[ ! -e "$repo/arch/x86/kvm/vmx/0003-KVM-VMX-Third.patch" ]
-	"$repo/scripts/check-series"
+	"$repo/scripts/lint-series"
 }
 
 test_refresh_drops_sign_offs() {
@@ -328,7 +328,7 @@ test_refresh_drops_sign_offs() {
 	git -C "$tree" commit -q -a -s -m 'KVM: x86/pmu: First' -m 'Body.'
 	"$repo/scripts/refresh"
 	same "$(grep -c Signed-off "$repo/$first")" 0
-	"$repo/scripts/check-series"
+	"$repo/scripts/lint-series"
 }
 
 test_refresh_keeps_modes() {
@@ -380,73 +380,73 @@ test_refresh_keeps_headings() {
 		arch/x86/kvm/vmx/0004-KVM-VMX-Third-reworded.patch
 }
 
-# mends PATTERN: check-series must find the problem and say a command; the
+# mends PATTERN: lint-series must find the problem and say a command; the
 # command, run in the repository, must mend it.
 mends() {
-	if "$repo/scripts/check-series" >out 2>said; then
-		echo "check-series found nothing"
+	if "$repo/scripts/lint-series" >out 2>said; then
+		echo "lint-series found nothing"
 		return 1
 	fi
 	has said "$1"
-	command=$(sed -n "s/^check-series: .*$1[^:]*: \(.*\)/\1/p" said | head -n 1 | sed 's/, or .*//; s/, and .*//')
+	command=$(sed -n "s/^lint-series: .*$1[^:]*: \(.*\)/\1/p" said | head -n 1 | sed 's/, or .*//; s/, and .*//')
 	echo "command: $command"
 	(cd "$repo" && eval "$command")
 }
 
-test_check_series_mends_an_unlisted_patch() {
+test_lint_series_mends_an_unlisted_patch() {
 	three_commits
 	sed -i /0003/d "$repo/series"
 	mends 'is not in series'
-	"$repo/scripts/check-series"
+	"$repo/scripts/lint-series"
 }
 
-test_check_series_mends_a_missing_patch() {
+test_lint_series_mends_a_missing_patch() {
 	three_commits
 	git -C "$repo" init -q
 	git -C "$repo" add series arch tools
 	rm "$repo/$first"
 	mends 'does not exist'
-	"$repo/scripts/check-series"
+	"$repo/scripts/lint-series"
 }
 
-test_check_series_mends_a_missing_new_file() {
+test_lint_series_mends_a_missing_new_file() {
 	three_commits
 	git -C "$repo" init -q
 	git -C "$repo" add series arch tools
 	rm "$repo/$new_file"
 	mends 'does not exist'
-	"$repo/scripts/check-series"
+	"$repo/scripts/lint-series"
 }
 
-test_check_series_mends_a_sign_off() {
+test_lint_series_mends_a_sign_off() {
 	three_commits
 	sed -i '3a Signed-off-by: A <b@c>' "$repo/$first"
 	mends 'has a Signed-off-by'
-	"$repo/scripts/check-series"
+	"$repo/scripts/lint-series"
 }
 
-test_check_series_sees_an_unnamed_file() {
+test_lint_series_sees_an_unnamed_file() {
 	three_commits
 	mkdir -p "$repo/Documentation/x"
 	echo x >"$repo/Documentation/x/new.rst"
 	fails_with 'Documentation/x/new.rst is named by no patch'
 }
 
-test_check_series_sees_a_double_entry() {
+test_lint_series_sees_a_double_entry() {
 	three_commits
 	echo "$first" >>"$repo/series"
 	fails_with "lists $first twice"
 }
 
-test_check_series_sees_a_wrong_number() {
+test_lint_series_sees_a_wrong_number() {
 	three_commits
 	sed -i '4{h;d};5G' "$repo/series"
 	fails_with 'is number 1 of series'
 }
 
 fails_with() {
-	if "$repo/scripts/check-series" >out 2>said; then
-		echo "check-series found nothing"
+	if "$repo/scripts/lint-series" >out 2>said; then
+		echo "lint-series found nothing"
 		return 1
 	fi
 	has said "$1"
