@@ -46,7 +46,7 @@ demo: packages kernel emulator image
 	$(Q)lab/run/demo
 
 report: packages kernel kernel-base emulator image	## build/report.html: the same on two machines, and without the series
-	$(Q)lab/run/report
+	$(Q)lab/report/make-report
 
 check: packages-check	## all tests; the last line is "N passed, N failed, N skipped"
 	$(Q)scripts/check

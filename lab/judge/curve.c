@@ -377,7 +377,7 @@ static const struct line lines[] = {
 	  "neighbour has no PMU, one turn after 10 exits" },
 };
 
-/* The class keeps it to this picture where it is part of a page (lab/run/report.c). */
+/* The class keeps it to this picture where it is part of a page (lab/report/make-page). */
 static const char style[] =
 	".curves text{font:12px system-ui,-apple-system,\"Segoe UI\",\"Noto Sans\",\"DejaVu Sans\","
 	"sans-serif;fill:#1c2026}.curves .head{font-weight:600;font-size:14px}"

@@ -182,7 +182,7 @@ test_packages_has_what_scripts_need() {
 		sed -e 's/[[:space:]]*#.*//' "$file"
 	done | sort -u >lists
 	grep -rhE '^[[:space:]]*need [^ ]+ [^ ]+' "$top/scripts" "$top/host" "$top/lab/bochs" "$top/lab/image" \
-		"$top/lab/run" "$top/lab/judge" "$top/lab/bench" "$top/qemu" | tr -d '"' | awk '{ print $3 }' | sort -u >needed
+		"$top/lab/run" "$top/lab/judge" "$top/lab/report" "$top/lab/bench" "$top/qemu" | tr -d '"' | awk '{ print $3 }' | sort -u >needed
 	[ "$(grep -c . needed)" -gt 15 ]
 	# shellcheck disable=SC2016 # dpkg-query replaces it
 	for package in $(comm -13 lists needed); do
