@@ -11,6 +11,7 @@
  */
 #define _GNU_SOURCE
 #include "host.h"
+#include "words.h"
 
 #include <cpuid.h>
 #include <dirent.h>
@@ -46,7 +47,7 @@ void missing(const char *format, ...)
 {
 	va_list args;
 
-	printf("%s: missing: ", program_invocation_short_name);
+	printf("%s: " WORDS_MISSING, program_invocation_short_name);
 	va_start(args, format);
 	vprintf(format, args);
 	va_end(args);

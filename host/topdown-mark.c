@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "mark.h"
+#include "words.h"
 
 #define EXIT_LAB	125
 #define PRINTED_MS	1000
@@ -135,7 +136,7 @@ int main(int argc, char **argv)
 		errx(EXIT_LAB, "usage: topdown-mark COMMAND [ARGUMENT...]");
 	snprintf(number, sizeof(number), "%llu", (unsigned long long)base);
 	setenv(MARK_VARIABLE, number, 1);
-	printf("topdown-mark: mark=%s\n", number);
+	printf(WORDS_MARK "%s\n", number);
 	fflush(stdout);
 	wait_until_printed();
 	mark_owners(base);

@@ -36,6 +36,7 @@
 #include <unistd.h>
 
 #include "host.h"
+#include "words.h"
 
 #define MAX_GUESTS	8
 #define MAX_OPTIONS	32
@@ -150,15 +151,16 @@ static void take_line(struct guest *guest)
 
 	guest->line[guest->length] = '\0';
 	guest->length = 0;
-	printf("guest%u| %s\n", guest->number, guest->line);
+	printf(WORDS_GUEST "%s\n", guest->number, guest->line);
 	fflush(stdout);
-	said = strstr(guest->line, "] lab: ");
+	said = strstr(guest->line, "] " WORDS_SAID);
 	if (!said || guest->line[0] != '[')
 		return;
-	said += strlen("] lab: ");
-	guest->done |= !strcmp(said, "done");
-	end = strncmp(said, "end ", 4) ? NULL : strrchr(said, ' ');
-	if (!strncmp(said, "error ", 6) || (end && strcmp(end, " status=0")))
+	said += strlen("] " WORDS_SAID);
+	guest->done |= !strcmp(said, WORDS_DONE);
+	end = strncmp(said, WORDS_END, strlen(WORDS_END)) ? NULL : strrchr(said, ' ');
+	if (!strncmp(said, WORDS_ERROR, strlen(WORDS_ERROR)) ||
+	    (end && strcmp(end, " " WORDS_STATUS "0")))
 		guest->failed++;
 }
 

@@ -5,16 +5,7 @@
  *
  * Everything that is printed goes through /dev/kmsg, so kernel messages and
  * program output are one ordered stream of whole, time-stamped lines, and
- * neither can pass for the other:
- *
- *	lab: fact KEY=VALUE	what the host is
- *	lab: plan N		programs to come
- *	lab: begin NAME
- *	lab| TEXT		one line that the program wrote
- *	lab: end NAME status=N	or signal=N, or timeout=SECONDS
- *	lab: alive		nothing else was said for a while
- *	lab: error TEXT		the image is at fault, not the program
- *	lab: done		all of the plan ran
+ * neither can pass for the other; host/words.h has what the lines can be.
  *
  * The plan is /lab/plan or what LAB_PLAN=FILE on the kernel command line says.
  * A line is "NAME LIMIT COMMAND": LIMIT in seconds of guest time, COMMAND for
@@ -44,6 +35,7 @@
 #include <unistd.h>
 
 #include "../../host/mark.h"
+#include "../../host/words.h"
 
 #define DEFAULT_PLAN	"/lab/plan"
 #define CONSOLE		"/dev/ttyS0"
@@ -101,7 +93,7 @@ static void mount_or_say(const char *type, const char *where)
 {
 	mkdir(where, 0755);
 	if (mount(type, where, type, 0, NULL) && errno != EBUSY)
-		say("lab: error cannot mount %s: %s", where, strerror(errno));
+		say(WORDS_SAID WORDS_ERROR "cannot mount %s: %s", where, strerror(errno));
 }
 
 static void set_up(void)
@@ -121,7 +113,7 @@ static void set_up(void)
 	/* Of udev's links, what shell scripts want. */
 	if (symlink("/proc/self/fd", "/dev/fd") || symlink("fd/0", "/dev/stdin") ||
 	    symlink("fd/1", "/dev/stdout") || symlink("fd/2", "/dev/stderr"))
-		say("lab: error cannot make links in /dev: %s", strerror(errno));
+		say(WORDS_SAID WORDS_ERROR "cannot make links in /dev: %s", strerror(errno));
 	setenv("PATH", "/bin:/sbin:/usr/bin:/usr/sbin:/lab/bin:/selftests", 1);
 	setenv("HOME", "/", 1);
 }
@@ -138,7 +130,7 @@ static void say_fact(const char *key, const char *path)
 		fclose(file);
 	}
 	value[strcspn(value, "\n")] = '\0';
-	say("lab: fact %s=%s", key, value);
+	say(WORDS_SAID WORDS_FACT "%s=%s", key, value);
 }
 
 /* Those that "maxcpus=" leaves for later count, too. */
@@ -160,8 +152,8 @@ static void say_facts(void)
 	struct utsname name;
 
 	uname(&name);
-	say("lab: fact kernel=%s", name.release);
-	say("lab: fact cpus=%ld", count_cpus());
+	say(WORDS_SAID WORDS_FACT "kernel=%s", name.release);
+	say(WORDS_SAID WORDS_FACT "cpus=%ld", count_cpus());
 	say_fact("pmu", "/sys/bus/event_source/devices/cpu/caps/pmu_name");
 	say_fact("topdown_event",
 		 "/sys/bus/event_source/devices/cpu/events/slots");
@@ -178,7 +170,7 @@ static void flush_line(struct output *output)
 		if (!isprint((unsigned char)output->line[i]))
 			output->line[i] = output->line[i] == '\t' ? ' ' : '?';
 	output->line[output->length] = '\0';
-	say("lab| %s", output->line);
+	say(WORDS_OUTPUT "%s", output->line);
 	output->length = 0;
 }
 
@@ -255,7 +247,7 @@ static bool follow(pid_t pid, int fd, const struct program *program, int *status
 		if (!ended && now() > end)
 			break;
 		if (now() - last >= ALIVE_SECONDS) {
-			say("lab: alive");
+			say(WORDS_SAID WORDS_ALIVE);
 			last = now();
 		}
 	}
@@ -286,14 +278,14 @@ static void run(const struct program *program)
 	bool ended;
 	pid_t pid;
 
-	say("lab: begin %s", program->name);
+	say(WORDS_SAID WORDS_BEGIN "%s", program->name);
 	if (pipe2(fds, O_CLOEXEC)) {
-		say("lab: error no pipe for %s: %s", program->name, strerror(errno));
+		say(WORDS_SAID WORDS_ERROR "no pipe for %s: %s", program->name, strerror(errno));
 		return;
 	}
 	pid = fork();
 	if (pid < 0) {
-		say("lab: error cannot fork for %s: %s", program->name, strerror(errno));
+		say(WORDS_SAID WORDS_ERROR "cannot fork for %s: %s", program->name, strerror(errno));
 		return;
 	}
 	if (!pid)
@@ -305,11 +297,11 @@ static void run(const struct program *program)
 	kill(-pid, SIGKILL);
 	if (!ended) {
 		waitpid(pid, &status, 0);
-		say("lab: end %s timeout=%ld", program->name, program->limit);
+		say(WORDS_SAID WORDS_END "%s " WORDS_TIMEOUT "%ld", program->name, program->limit);
 	} else if (WIFSIGNALED(status)) {
-		say("lab: end %s signal=%d", program->name, WTERMSIG(status));
+		say(WORDS_SAID WORDS_END "%s " WORDS_SIGNAL "%d", program->name, WTERMSIG(status));
 	} else {
-		say("lab: end %s status=%d", program->name, WEXITSTATUS(status));
+		say(WORDS_SAID WORDS_END "%s " WORDS_STATUS "%d", program->name, WEXITSTATUS(status));
 	}
 	while (waitpid(-1, NULL, WNOHANG) > 0)
 		;
@@ -324,7 +316,7 @@ static int read_plan(struct program *plan)
 	int count = 0, at;
 
 	if (!file) {
-		say("lab: error cannot open %s: %s", path, strerror(errno));
+		say(WORDS_SAID WORDS_ERROR "cannot open %s: %s", path, strerror(errno));
 		return -1;
 	}
 	while (count < MAX_PROGRAMS && getline(&line, &size, file) >= 0) {
@@ -335,7 +327,7 @@ static int read_plan(struct program *plan)
 			continue;
 		if (sscanf(line, "%127s %ld %n", program->name,
 			   &program->limit, &at) < 2 || program->limit <= 0) {
-			say("lab: error %s: not \"NAME LIMIT COMMAND\": %s", path, line);
+			say(WORDS_SAID WORDS_ERROR "%s: not \"NAME LIMIT COMMAND\": %s", path, line);
 			return -1;
 		}
 		program->command = strdup(line + at);
@@ -355,13 +347,13 @@ static int run_plan(void)
 	count = read_plan(plan);
 	if (count < 0)
 		return 1;
-	say("lab: plan %d", count);
+	say(WORDS_SAID WORDS_PLAN "%d", count);
 	for (i = 0; i < count; i++) {
 		mark_program(MARK_PROGRAM_BEGIN(i));
 		run(&plan[i]);
 		mark_program(MARK_PROGRAM_END(i));
 	}
-	say("lab: done");
+	say(WORDS_SAID WORDS_DONE);
 	return 0;
 }
 
@@ -372,7 +364,7 @@ static int shell(void)
 	setsid();
 	fd = open(CONSOLE, O_RDWR);
 	if (fd < 0) {
-		say("lab: error cannot open " CONSOLE ": %s", strerror(errno));
+		say(WORDS_SAID WORDS_ERROR "cannot open " CONSOLE ": %s", strerror(errno));
 		return 1;
 	}
 	ioctl(fd, TIOCSCTTY, 1);
@@ -384,7 +376,7 @@ static int shell(void)
 	setenv("TERM", "vt100", 1);
 	setenv("PS1", "host# ", 1);
 	execl("/bin/sh", "sh", "-i", (char *)NULL);
-	say("lab: error cannot run /bin/sh: %s", strerror(errno));
+	say(WORDS_SAID WORDS_ERROR "cannot run /bin/sh: %s", strerror(errno));
 	return 1;
 }
 
@@ -402,10 +394,10 @@ int main(void)
 	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	if (pid < 0 || !WIFEXITED(status))
-		say("lab: error the runner died (%#x)", (unsigned int)status);
+		say(WORDS_SAID WORDS_ERROR "the runner died (%#x)", (unsigned int)status);
 	sync();
 	reboot(RB_POWER_OFF);
-	say("lab: error cannot power off: %s", strerror(errno));
+	say(WORDS_SAID WORDS_ERROR "cannot power off: %s", strerror(errno));
 	for (;;)
 		pause();
 }

@@ -18,14 +18,15 @@
 #define _GNU_SOURCE
 #include <err.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "log.h"
+#include "console.h"
+#include "results.h"
+#include "truth.h"
 
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
@@ -88,13 +89,10 @@ static struct limit limits[MAX_LIMITS];
 static unsigned int nr_limits;
 static double weights[NR_COLUMNS];
 
-static FILE *open_or_die(const char *dir, const char *name)
+static FILE *open_or_die(const char *path)
 {
-	char path[4096];
-	FILE *file;
+	FILE *file = fopen(path, "r");
 
-	snprintf(path, sizeof(path), "%s%s%s", dir, *dir ? "/" : "", name);
-	file = fopen(path, "r");
 	if (!file)
 		err(2, "%s", path);
 	return file;
@@ -162,26 +160,24 @@ static struct measurement *add_case(struct kernel *kernel, const char *name)
  */
 static void read_console(struct kernel *kernel)
 {
-	FILE *file = open_or_die(kernel->dir, "console.log");
+	FILE *file = console_open(kernel->dir);
 	struct measurement *m = NULL;
 	char *line = NULL, name[64];
 	size_t size = 0;
 	uint64_t mark;
 
-	while (getline(&line, &size, file) >= 0) {
-		const char *said = log_text(line), *output = log_after(said, LOG_OUTPUT);
+	while (console_next(file, &line, &size)) {
+		struct console_line read = console_line(line);
 		const char *why;
 
-		if (sscanf(said, LOG_SAID "begin %63s", name) == 1)
-			m = add_case(kernel, name);
-		if (!output || !m)
+		if (read.kind == CONSOLE_BEGIN)
+			m = add_case(kernel, read.rest);
+		if (read.kind != CONSOLE_OUTPUT || !m)
 			continue;
-		why = strstr(output, "missing: ");
+		why = console_missing(read.rest);
 		if (why)
-			snprintf(m->missing, sizeof(m->missing), "%.*s",
-				 (int)strcspn(why, "\r\n"), why);
-		if (sscanf(output, "world-switch: case=%63s mark=%" SCNu64, name, &mark) == 2 &&
-		    !strcmp(name, m->name))
+			snprintf(m->missing, sizeof(m->missing), "%s", why);
+		if (console_case(read.rest, name, &mark) && !strcmp(name, m->name))
 			m->mark = mark;
 	}
 	free(line);
@@ -206,62 +202,57 @@ static void add_count(struct measurement *m, enum column column, uint32_t reg, i
 	m->total[column] += n;
 }
 
-static int64_t integer(json_t *line, const char *key)
+/* A column of a measurement, and whether it is the first mark's, which is taken off. */
+struct target {
+	struct measurement *m;
+	enum column column;
+	int sign;
+};
+
+static void take_count(void *of, const char *reg, uint64_t n)
 {
-	return json_integer_value(json_object_get(line, key));
+	struct target *target = of;
+
+	add_count(target->m, target->column, strtoul(reg, NULL, 0), target->sign * (int64_t)n);
 }
 
-static void add_accesses(struct measurement *m, json_t *line, int sign)
+static void add_accesses(struct measurement *m, const struct truth *truth, int sign)
 {
-	const char *reg;
-	json_t *count;
-	enum column i;
+	struct target target = { .m = m, .sign = sign };
 
-	m->pairs += sign * integer(line, "entries");
-	for (i = 0; i < INSTRUCTIONS; i++) {
-		json_object_foreach(json_object_get(line, columns[i]), reg, count)
-			add_count(m, i, strtoul(reg, NULL, 0), sign * json_integer_value(count));
-	}
+	m->pairs += sign * (int64_t)truth_number(truth, "entries");
+	for (; target.column < INSTRUCTIONS; target.column++)
+		truth_for_each(truth, columns[target.column], take_count, &target);
 }
 
-static void add_line(struct kernel *kernel, json_t *line)
+static void add_line(struct kernel *kernel, const struct truth *truth)
 {
-	const char *type = json_string_value(json_object_get(line, "type")) ?: "";
-	const char *owner = json_string_value(json_object_get(line, "owner")) ?: "";
-	uint64_t id = integer(line, "id");
 	unsigned int i;
 
 	for (i = 0; i < kernel->nr; i++) {
 		struct measurement *m = &kernel->list[i];
-		int sign = id == m->mark ? -1 : 1;
+		int sign = truth->id == m->mark ? -1 : 1;
 
-		if (!m->mark || (id != m->mark && id != m->mark + 1))
+		if (!m->mark || (truth->id != m->mark && truth->id != m->mark + 1))
 			continue;
-		if (!strcmp(type, "accesses")) {
-			add_accesses(m, line, sign);
+		if (truth->type == TRUTH_ACCESSES) {
+			add_accesses(m, truth, sign);
 			m->begun |= sign < 0;
-		} else if (!strcmp(type, "snapshot") && !strcmp(owner, "root")) {
-			m->total[INSTRUCTIONS] += sign * integer(line, "instructions");
+		} else if (truth->type == TRUTH_SNAPSHOT && !strcmp(truth->owner, "root")) {
+			m->total[INSTRUCTIONS] += sign *
+				(int64_t)truth_number(truth, "instructions");
 		}
 	}
 }
 
 static void read_truth(struct kernel *kernel)
 {
-	FILE *file = open_or_die(kernel->dir, "truth.jsonl");
-	char *text = NULL;
-	size_t size = 0;
+	struct truth truth;
 
-	while (getline(&text, &size, file) >= 0) {
-		json_t *line = json_loads(text, 0, NULL);
-
-		/* The last line of an emulator that was killed may be cut. */
-		if (line)
-			add_line(kernel, line);
-		json_decref(line);
-	}
-	free(text);
-	fclose(file);
+	truth_open(&truth, kernel->dir);
+	while (truth_next(&truth))
+		add_line(kernel, &truth);
+	truth_close(&truth);
 }
 
 /* Without the second mark the pairs are less than none. */
@@ -308,7 +299,7 @@ static double per_pair(const struct measurement *m, enum column column, const ui
 
 static void read_weights(const char *path)
 {
-	FILE *file = open_or_die("", path);
+	FILE *file = open_or_die(path);
 	char *line = NULL, name[32];
 	size_t size = 0;
 	double cycles;
@@ -456,7 +447,7 @@ static void parse_limit(struct limit *limit, const char *path, const char *line)
 
 static void read_limits(const char *path)
 {
-	FILE *file = open_or_die("", path);
+	FILE *file = open_or_die(path);
 	char *line = NULL;
 	size_t size = 0;
 
@@ -468,9 +459,6 @@ static void read_limits(const char *path)
 	free(line);
 	fclose(file);
 }
-
-enum verdict { PASS, ERROR, FAIL };
-static const char *const verdicts[] = { "PASS", "ERROR", "FAIL" };
 
 /* The same case on the kernel that @limit names, or NULL. */
 static struct measurement *compared(const struct limit *limit, const char *name)
@@ -489,7 +477,7 @@ static bool applies(const struct limit *limit, const char *name)
 }
 
 /* Adds to @why what is wrong. */
-static enum verdict check_limit(const struct limit *limit, const struct measurement *m,
+static enum outcome check_limit(const struct limit *limit, const struct measurement *m,
 				FILE *why)
 {
 	const uint32_t *reg = limit->has_reg ? &limit->reg : NULL;
@@ -513,9 +501,9 @@ static enum verdict check_limit(const struct limit *limit, const struct measurem
 }
 
 /* One line for a case, unless there is no limit for it. */
-static enum verdict check_case(const struct measurement *m, const char *name, FILE *results)
+static enum outcome check_case(const struct measurement *m, const char *name, FILE *results)
 {
-	enum verdict verdict = PASS, one;
+	enum outcome verdict = PASS, one;
 	unsigned int i, n = 0;
 	char *text = NULL;
 	size_t size;
@@ -539,20 +527,19 @@ static enum verdict check_case(const struct measurement *m, const char *name, FI
 		fprintf(why, "; within %u limits", n);
 	fclose(why);
 	if (n) {
-		printf("%s %s/cost-%s: %s\n", verdicts[verdict], name, m->name, text + 2);
+		results_put(stdout, verdict, text + 2, "%s/cost-%s", name, m->name);
 		if (results)
-			fprintf(results, "%s %s/cost-%s: %s\n", verdicts[verdict], name, m->name,
-				text + 2);
+			results_put(results, verdict, text + 2, "%s/cost-%s", name, m->name);
 	}
 	free(text);
 	return verdict;
 }
 
 /* A limit of a case that did not run, or of a kernel that nobody knows, is an error. */
-static enum verdict check_limits(const char *name, FILE *results)
+static enum outcome check_limits(const char *name, FILE *results)
 {
 	struct kernel *last = &kernels[nr_kernels - 1];
-	enum verdict verdict = PASS, one;
+	enum outcome verdict = PASS, one;
 	unsigned int i;
 
 	for (i = 0; i < nr_limits; i++) {
@@ -572,7 +559,7 @@ int main(int argc, char **argv)
 {
 	const char *results = NULL, *name = "bench", *tsv = NULL;
 	FILE *file = NULL;
-	enum verdict verdict;
+	enum outcome verdict;
 	int option;
 
 	while ((option = getopt(argc, argv, "l:n:r:t:w:")) >= 0) {
@@ -593,16 +580,13 @@ int main(int argc, char **argv)
 		errx(2, "usage: cost [-w WEIGHTS] [-t FILE] [-l LIMITS [-n NAME] [-r RESULTS]] KERNEL=DIR...");
 	for (; optind < argc; optind++)
 		read_kernel(argv[optind]);
-	if (results) {
-		file = fopen(results, "a");
-		if (!file)
-			err(2, "%s", results);
-	}
 	print_table();
 	if (tsv)
 		write_tsv(tsv);
+	if (results)
+		file = results_append(results);
 	verdict = check_limits(name, file);
-	if (file && fclose(file))
-		err(2, "%s", results);
-	return verdict == FAIL ? 1 : verdict == ERROR ? 2 : 0;
+	if (file)
+		results_end(file, results);
+	return results_status(verdict);
 }

@@ -21,7 +21,6 @@
 #define _GNU_SOURCE
 #include <err.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -30,7 +29,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "log.h"
+#include "console.h"
+#include "results.h"
+#include "truth.h"
 
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 #define NR_FIELDS	4	/* of level 1, which add up to everything */
@@ -53,10 +54,8 @@ static const struct {
 
 struct point {
 	const char *kernel;
-	char shape[16], neighbour[16];
+	struct console_precision read;	/* by the guest */
 	char write[16], rounding[16];	/* of the machine */
-	uint64_t every, exits, mark;
-	uint64_t slots, metrics;	/* as the guest read them */
 	uint64_t counted[2], share[2][NR_FIELDS], entries[2];	/* at its two marks */
 	bool seen[2];
 	double error;			/* points */
@@ -66,13 +65,10 @@ struct point {
 static struct point *points;
 static unsigned int nr_points;
 
-static FILE *open_or_die(const char *dir, const char *name, const char *mode)
+static FILE *open_or_die(const char *path)
 {
-	char path[4096];
-	FILE *file;
+	FILE *file = fopen(path, "w");
 
-	snprintf(path, sizeof(path), "%s%s%s", dir, *dir ? "/" : "", name);
-	file = fopen(path, mode);
 	if (!file)
 		err(2, "%s", path);
 	return file;
@@ -86,14 +82,11 @@ static void close_or_die(FILE *file, const char *path)
 
 /* Reading. */
 
-static void take_point(const char *kernel, const char *text)
+static void take_point(const char *kernel, const char *output)
 {
 	struct point point = { .kernel = kernel };
 
-	if (sscanf(text, "precision: shape=%15s neighbour=%15s every=%" SCNu64
-		   " exits=%" SCNu64 " mark=%" SCNu64 " slots=%" SCNu64 " metrics=%" SCNx64,
-		   point.shape, point.neighbour, &point.every, &point.exits, &point.mark,
-		   &point.slots, &point.metrics) != 7)
+	if (!console_precision(output, &point.read))
 		return;
 	points = realloc(points, (nr_points + 1) * sizeof(*points));
 	if (!points)
@@ -103,84 +96,72 @@ static void take_point(const char *kernel, const char *text)
 
 static void read_console(const char *kernel, const char *dir)
 {
-	FILE *file = open_or_die(dir, "console.log", "r");
+	FILE *file = console_open(dir);
 	char *line = NULL;
-	const char *text;
 	size_t size = 0;
 
-	while (getline(&line, &size, file) >= 0) {
-		text = log_after(log_text(line), LOG_OUTPUT);
-		if (text)
-			take_point(kernel, text);
+	while (console_next(file, &line, &size)) {
+		struct console_line read = console_line(line);
+
+		if (read.kind == CONSOLE_OUTPUT)
+			take_point(kernel, read.rest);
 	}
 	free(line);
 	fclose(file);
 }
 
-static uint64_t number(const json_t *object, const char *key)
+static uint64_t number(const struct truth *truth, const char *path)
 {
-	const json_t *value = json_object_get(object, key);
+	uint64_t value;
 
-	if (!json_is_integer(value))
-		errx(2, "the ground truth has no number \"%s\"", key);
-	return json_integer_value(value);
+	if (!truth_find(truth, path, &value))
+		errx(2, "the ground truth has no number \"%s\"", path);
+	return value;
 }
 
-static void take_mark(const json_t *line, unsigned int first)
+static void take_mark(const struct truth *truth, unsigned int first)
 {
-	const json_t *counted = json_object_get(line, "counted");
-	uint64_t id = number(line, "id");
-	char key[16];
 	unsigned int i, n, end;
+	char path[32];
 
 	for (n = first; n < nr_points; n++) {
-		if (id != points[n].mark && id != points[n].mark + 1)
+		if (truth->id != points[n].read.mark && truth->id != points[n].read.mark + 1)
 			continue;
-		end = id - points[n].mark;
+		end = truth->id - points[n].read.mark;
 		points[n].seen[end] = true;
-		points[n].counted[end] = number(counted, "fixed3");
-		points[n].entries[end] = number(line, "switches");
+		points[n].counted[end] = number(truth, "counted.fixed3");
+		points[n].entries[end] = number(truth, "switches");
 		for (i = 0; i < NR_FIELDS; i++) {
-			snprintf(key, sizeof(key), "metric%u", i);
-			points[n].share[end][i] = number(counted, key);
+			snprintf(path, sizeof(path), "counted.metric%u", i);
+			points[n].share[end][i] = number(truth, path);
 		}
 	}
 }
 
-static void take_machine(const json_t *line, unsigned int first)
+static void take_machine(const struct truth *truth, unsigned int first)
 {
 	unsigned int n;
 
 	for (n = first; n < nr_points; n++) {
 		snprintf(points[n].write, sizeof(points[n].write), "%s",
-			 json_string_value(json_object_get(line, "metrics_write")) ?: "");
+			 truth_string(truth, "metrics_write"));
 		snprintf(points[n].rounding, sizeof(points[n].rounding), "%s",
-			 json_string_value(json_object_get(line, "metrics_rounding")) ?: "");
+			 truth_string(truth, "metrics_rounding"));
 	}
 }
 
 static void read_truth(const char *dir, unsigned int first)
 {
-	FILE *file = open_or_die(dir, "truth.jsonl", "r");
-	char *line = NULL;
-	const char *type;
-	size_t size = 0;
-	json_t *object;
+	struct truth truth;
 
-	while (getline(&line, &size, file) >= 0) {
-		/* The last line of an emulator that was killed may be cut. */
-		object = json_loads(line, 0, NULL);
-		if (!object)
-			continue;
-		type = json_string_value(json_object_get(object, "type")) ?: "";
-		if (!strcmp(type, "machine"))
-			take_machine(object, first);
-		else if (!strcmp(type, "mark"))
-			take_mark(object, first);
-		json_decref(object);
+	truth_open(&truth, dir);
+	while (truth_next(&truth)) {
+		if (truth.type == TRUTH_MACHINE)
+			take_machine(&truth, first);
+		else if (truth.type == TRUTH_MARK)
+			take_mark(&truth, first);
 	}
-	free(line);
-	fclose(file);
+	truth_close(&truth);
 }
 
 static uint64_t between(const uint64_t at[2])
@@ -195,13 +176,13 @@ static void compute(struct point *point, const char *dir)
 	unsigned int i;
 
 	if (!point->seen[0] || !point->seen[1])
-		errx(2, "%s/truth.jsonl lacks the marks from %" PRIu64 " on", dir, point->mark);
+		errx(2, "%s/truth.jsonl lacks the marks from %" PRIu64 " on", dir, point->read.mark);
 	if (!between(point->counted))
-		errx(2, "%s: nothing was counted after mark %" PRIu64, dir, point->mark);
+		errx(2, "%s: nothing was counted after mark %" PRIu64, dir, point->read.mark);
 	for (i = 0; i < NR_FIELDS; i++) {
 		share[0] = point->share[0][i];
 		share[1] = point->share[1][i];
-		difference = fabs((point->metrics >> 8 * i & 0xff) / ONE -
+		difference = fabs((point->read.metrics >> 8 * i & 0xff) / ONE -
 				  (double)between(share) / between(point->counted)) * 100;
 		if (difference < point->error)
 			continue;
@@ -226,8 +207,8 @@ static void read_run(const char *kernel, const char *dir)
 
 static bool same_line(const struct point *a, const struct point *b)
 {
-	return !strcmp(a->kernel, b->kernel) && !strcmp(a->shape, b->shape) &&
-	       !strcmp(a->neighbour, b->neighbour) && a->every == b->every &&
+	return !strcmp(a->kernel, b->kernel) && !strcmp(a->read.shape, b->read.shape) &&
+	       !strcmp(a->read.neighbour, b->read.neighbour) && a->read.every == b->read.every &&
 	       !strcmp(a->write, b->write) && !strcmp(a->rounding, b->rounding);
 }
 
@@ -237,21 +218,21 @@ static void put_table(void)
 
 	for (n = 0; n < nr_points; n++) {
 		if (!n || !same_line(&points[n], &points[n - 1])) {
-			printf("%s%s: %s, %s, %s", n ? "\n" : "", points[n].shape,
+			printf("%s%s: %s, %s, %s", n ? "\n" : "", points[n].read.shape,
 			       points[n].kernel, points[n].write, points[n].rounding);
-			if (points[n].every)
-				printf(", %s neighbour after each %" PRIu64, points[n].neighbour,
-				       points[n].every);
+			if (points[n].read.every)
+				printf(", %s neighbour after each %" PRIu64, points[n].read.neighbour,
+				       points[n].read.every);
 			printf("\n ");
 		}
-		printf(" %" PRIu64 ":%.2f", points[n].exits, points[n].error);
+		printf(" %" PRIu64 ":%.2f", points[n].read.exits, points[n].error);
 	}
 	printf("\n");
 }
 
 static void write_values(const char *path)
 {
-	FILE *file = open_or_die("", path, "w");
+	FILE *file = open_or_die(path);
 	const struct point *point;
 
 	fprintf(file, "kernel\twrite\trounding\tshape\tneighbour\tevery\texits\tentries"
@@ -259,8 +240,8 @@ static void write_values(const char *path)
 	for (point = points; point < points + nr_points; point++)
 		fprintf(file, "%s\t%s\t%s\t%s\t%s\t%" PRIu64 "\t%" PRIu64 "\t%" PRIu64
 			"\t%" PRIu64 "\t0x%" PRIx64 "\t%.3f\t%s\n", point->kernel, point->write,
-			point->rounding, point->shape, point->neighbour, point->every,
-			point->exits, between(point->entries), point->slots, point->metrics,
+			point->rounding, point->read.shape, point->read.neighbour, point->read.every,
+			point->read.exits, between(point->entries), point->read.slots, point->read.metrics,
 			point->error, fields[point->worst]);
 	close_or_die(file, path);
 }
@@ -268,7 +249,7 @@ static void write_values(const char *path)
 /* Slots are counted, not estimated: what was read is what was counted. */
 static bool right_slots(const struct point *point)
 {
-	return point->slots == between(point->counted);
+	return point->read.slots == between(point->counted);
 }
 
 static int check_slots(void)
@@ -280,7 +261,7 @@ static int check_slots(void)
 		if (right_slots(point))
 			continue;
 		printf("%s, %s, %" PRIu64 " exits: %" PRIu64 " slots, %" PRIu64 " were counted\n",
-		       point->kernel, point->shape, point->exits, point->slots,
+		       point->kernel, point->read.shape, point->read.exits, point->read.slots,
 		       between(point->counted));
 		status = 1;
 	}
@@ -293,7 +274,7 @@ static const struct point *find_worst(const char *shape)
 	const struct point *point, *worst = NULL;
 
 	for (point = points; point < points + nr_points; point++) {
-		if (strcmp(point->shape, shape))
+		if (strcmp(point->read.shape, shape))
 			continue;
 		if (!right_slots(point))
 			return point;
@@ -303,32 +284,37 @@ static const struct point *find_worst(const char *shape)
 	return worst;
 }
 
-static int judge_shape(const char *shape, double limit, const char *name, FILE *results)
+static enum outcome judge_shape(const char *shape, double limit, const char *name, FILE *results)
 {
 	const struct point *worst = find_worst(shape);
-	bool good;
+	enum outcome outcome = PASS;
+	char why[256];
 
 	if (!worst)
-		return 0;
-	good = right_slots(worst) && worst->error * 100 <= limit;
-	fprintf(results, "%s %s/precision-%s: %s is %.2f points off after %" PRIu64
-		" exits, at most %.2f; %" PRIu64 " slots of %" PRIu64 "\n",
-		good ? "PASS" : "FAIL", name, shape, fields[worst->worst], worst->error,
-		worst->exits, limit / 100, worst->slots, between(worst->counted));
-	return !good;
+		return PASS;
+	if (!right_slots(worst) || worst->error * 100 > limit)
+		outcome = FAIL;
+	snprintf(why, sizeof(why), "%s is %.2f points off after %" PRIu64
+		 " exits, at most %.2f; %" PRIu64 " slots of %" PRIu64, fields[worst->worst],
+		 worst->error, worst->read.exits, limit / 100, worst->read.slots,
+		 between(worst->counted));
+	results_put(results, outcome, why, "%s/precision-%s", name, shape);
+	return outcome;
 }
 
 static int judge(double limit, const char *name, const char *path)
 {
-	FILE *results = path ? open_or_die("", path, "a") : stdout;
+	FILE *results = path ? results_append(path) : stdout;
+	enum outcome worst = PASS, outcome;
 	unsigned int i;
-	int status = 0;
 
-	for (i = 0; i < ARRAY_SIZE(shapes); i++)
-		status |= judge_shape(shapes[i].name, limit, name, results);
+	for (i = 0; i < ARRAY_SIZE(shapes); i++) {
+		outcome = judge_shape(shapes[i].name, limit, name, results);
+		worst = outcome > worst ? outcome : worst;
+	}
 	if (path)
-		close_or_die(results, path);
-	return status;
+		results_end(results, path);
+	return results_status(worst);
 }
 
 /*
@@ -466,8 +452,8 @@ static void put_frame(enum row row, unsigned int panel)
 
 static bool belongs(const struct point *point, const struct line *line, const char *shape)
 {
-	return !strcmp(point->shape, shape) && !strcmp(point->kernel, line->kernel) &&
-	       !strcmp(point->neighbour, line->neighbour) && point->every == line->every &&
+	return !strcmp(point->read.shape, shape) && !strcmp(point->kernel, line->kernel) &&
+	       !strcmp(point->read.neighbour, line->neighbour) && point->read.every == line->every &&
 	       (!line->write || !strcmp(point->write, line->write)) &&
 	       (!line->rounding || !strcmp(point->rounding, line->rounding));
 }
@@ -481,12 +467,12 @@ static void put_curve(const struct line *line, unsigned int panel)
 
 	fprintf(picture, "<polyline class=\"curve %s\" points=\"", line->class);
 	for (point = points; point < points + nr_points; point++) {
-		if (!belongs(point, line, shapes[panel].name) || point->exits <= last)
+		if (!belongs(point, line, shapes[panel].name) || point->read.exits <= last)
 			continue;
-		last = point->exits;
+		last = point->read.exits;
 		worst = 0;
 		for (other = points; other < points + nr_points; other++) {
-			if (belongs(other, line, shapes[panel].name) && other->exits == last)
+			if (belongs(other, line, shapes[panel].name) && other->read.exits == last)
 				worst = fmax(worst, other->error);
 		}
 		value = line->every ? last / line->every : last;
@@ -519,7 +505,7 @@ static void put_row(enum row row, const char *head, const char *axis)
 
 static void write_picture(const char *path)
 {
-	picture = open_or_die("", path, "w");
+	picture = open_or_die(path);
 	fprintf(picture, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" "
 		"class=\"curves\" role=\"img\"><title>Error of PERF_METRICS in a guest, by VM exits</title>\n"
 		"<style>%s</style>\n<rect class=\"paper\" width=\"%d\" height=\"%d\"/>\n",

@@ -24,9 +24,9 @@
  *				TEXT; "pass" says what holds anyway
  *	allow NAME TEXT		a kernel line with TEXT is no fault of NAME
  *	explicit NAME [TEXT]	the program writes registers of a guest's PMU in the
- *				guest's place: lines of loss (with TEXT) in the
- *				ground truth are counted and told, and are no
- *				fault, if user mode of the host ran since the
+ *				guest's place: lines of loss (with TEXT, see
+ *				truth_matches()) in the ground truth are counted and
+ *				told, and are no fault, if user mode of the host ran since the
  *				guest left, or a nested VM entry or exit was
  *				emulated, which the guest can have load them
  */
@@ -35,21 +35,17 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
-#include "log.h"
+#include "console.h"
+#include "results.h"
+#include "truth.h"
 
 #define MAX_ITEMS	258
 #define SKIP_STATUS	4	/* KSFT_SKIP, tools/testing/selftests/kselftest.h */
 #define WHY		400
 #define TAP_LEVELS	2	/* run_kselftest.sh, and the tests that it runs */
-
-/*
- * In the order of gravity: a broken subject often breaks the log, too. None is a SKIP at the
- * end.
- */
-enum outcome { PASS, SKIP, ERROR, FAIL };
-static const char *const outcome_names[] = { "PASS", "SKIP", "ERROR", "FAIL" };
 
 /* What one TAP document said so far. */
 struct tap {
@@ -63,7 +59,7 @@ struct item {
 	char why[WHY];
 	bool by_status;		/* judged by its own word, not by the kernel's */
 	bool began, ended;
-	char end[64];		/* "status=0" */
+	struct console_ending ending;
 	/* What its output said. */
 	char last[WHY], skip[WHY], assertion[WHY], not_ok[WHY];
 	bool in_assertion;
@@ -79,9 +75,15 @@ struct tally {
 	unsigned long long at_begin, lines, lines_at_begin, audited;
 };
 
+struct expectation {
+	char keyword[16], name[128];
+	const char *text;	/* "" for none */
+};
+
 struct judge {
 	const char *dir;
-	char *expectations;
+	struct expectation *expectations;
+	unsigned int nr_expectations;
 	struct item items[MAX_ITEMS];
 	unsigned int nr_items;		/* the boot is item 0 */
 	struct item *current;
@@ -243,42 +245,70 @@ static void read_plan(struct judge *judge)
 	free(text);
 }
 
-/*
- * Is there an expectation "KEYWORD NAME TEXT" for @item, with a TEXT that @line
- * contains?  Without TEXT it stands for all lines, also those that were not
- * written, for which @line is "".
- */
-static bool expected(const struct judge *judge, const char *keyword,
-		     const struct item *item, const char *line, bool needs_text)
+static void read_expectations(struct judge *judge, const char *path)
 {
-	char *text = strdup(judge->expectations), *at = text, *entry;
-	bool found = false;
-	const char *rest;
+	char *text = read_file("", path, NULL), *at = text, *line;
+	struct expectation entry;
+	int used;
 
-	while (!found && (entry = next_line(&at))) {
-		rest = log_after(entry, keyword);
-		rest = rest && *rest == ' ' ? log_after(rest + 1, item->name) : NULL;
-		if (!rest)
+	if (!text)
+		err(2, "cannot read %s", path);
+	/* What they say stays in @text. */
+	while ((line = next_line(&at))) {
+		used = 0;
+		if (sscanf(line, "%15s %127s%n", entry.keyword, entry.name, &used) != 2 || !used)
 			continue;
-		if (*rest == ' ' && rest[1])
-			found = strstr(line, rest + 1);
-		else
-			found = !*rest && !needs_text;
+		entry.text = line + used + strspn(line + used, " ");
+		judge->expectations = reallocarray(judge->expectations, judge->nr_expectations + 1,
+						   sizeof(entry));
+		if (!judge->expectations)
+			errx(2, "out of memory");
+		judge->expectations[judge->nr_expectations++] = entry;
 	}
-	free(text);
-	return found;
 }
 
-static bool allowed(const struct judge *judge, const struct item *item,
-		    const char *line)
+/* Is @entry a line "KEYWORD NAME [TEXT]" for @item? */
+static bool is_for(const struct expectation *entry, const char *keyword, const struct item *item)
 {
-	return expected(judge, "allow", item, line, true);
+	return !strcmp(entry->keyword, keyword) && !strcmp(entry->name, item->name);
 }
 
+/* A message of a kernel. */
+static bool allowed(const struct judge *judge, const struct item *item, const char *message)
+{
+	const struct expectation *entry = judge->expectations;
+
+	for (; entry < judge->expectations + judge->nr_expectations; entry++)
+		if (is_for(entry, "allow", item) && *entry->text && strstr(message, entry->text))
+			return true;
+	return false;
+}
+
+/* Without TEXT this is for all losses, also for those that have no line, @loss being NULL. */
 static bool explicit(const struct judge *judge, const struct item *item,
-		     const char *line)
+		     const struct truth *loss)
 {
-	return expected(judge, "explicit", item, line, false);
+	const struct expectation *entry = judge->expectations;
+
+	for (; entry < judge->expectations + judge->nr_expectations; entry++) {
+		if (!is_for(entry, "explicit", item))
+			continue;
+		if (!*entry->text || (loss && truth_matches(loss, entry->text)))
+			return true;
+	}
+	return false;
+}
+
+/* One that matches nothing would excuse nothing, without a word. */
+static void check_expectations(struct judge *judge)
+{
+	const struct expectation *entry = judge->expectations;
+
+	for (; entry < judge->expectations + judge->nr_expectations; entry++)
+		if (!strcmp(entry->keyword, "explicit") && !truth_pattern(entry->text))
+			find(&judge->items[0], ERROR,
+			     "explicit %s: neither words nor members of JSON: %s",
+			     entry->name, entry->text);
 }
 
 static void find_splat(struct judge *judge, struct item *item, const char *whose,
@@ -298,12 +328,12 @@ static void take_kernel_line(struct judge *judge, const char *text)
 {
 	struct item *item = judge->current ? judge->current : &judge->items[0];
 
-	if (log_after(text, "Linux version ")) {
+	if (console_after(text, CONSOLE_BANNER)) {
 		if (++judge->banners > 1)
 			find(item, FAIL, "the host was reset: Linux started again");
-		sscanf(text, "Linux version %63s", judge->kernel);
+		sscanf(text, CONSOLE_BANNER "%63s", judge->kernel);
 	}
-	if (strstr(text, "reboot: Power down"))
+	if (strstr(text, CONSOLE_POWER_DOWN))
 		judge->powered_down = true;
 	find_splat(judge, item, "kernel", text);
 }
@@ -311,15 +341,14 @@ static void take_kernel_line(struct judge *judge, const char *text)
 /* The console of a guest, as host/topdown-vm.c passes it on. */
 static void take_guest_line(struct judge *judge, struct item *item, const char *text)
 {
-	const char *inner;
-	unsigned int number;
-	int used = 0;
+	struct console_line line;
+	const char *passed;
 
-	if (sscanf(text, "guest%u| %n", &number, &used) != 1 || !used)
+	if (console_passed_on(text, &passed) <= 0)
 		return;
-	inner = log_text(text + used);
-	if (inner != text + used && !log_after(inner, LOG_SAID) && !log_after(inner, LOG_OUTPUT))
-		find_splat(judge, item, "guest's kernel", inner);
+	line = console_line(passed);
+	if (line.stamped && line.kind == CONSOLE_KERNEL)
+		find_splat(judge, item, "guest's kernel", line.text);
 }
 
 /* What is wrong with a document at its end, "" for nothing. */
@@ -345,29 +374,32 @@ static void end_inner(struct item *item, bool ok)
 	*inner = (struct tap) { 0 };
 }
 
-/* The lines of an inner document begin with "# ", as its comments do in turn. */
 static void take_tap(struct item *item, const char *text)
 {
-	const char *inner = log_after(text, "# ");
-	struct tap *tap = &item->tap[inner ? 1 : 0];
-	bool ok, not_ok;
+	struct console_tap line = console_tap(text);
+	struct tap *tap = &item->tap[line.inner ? 1 : 0];
 
-	text = inner ?: text;
-	ok = log_after(text, "ok ");
-	not_ok = log_after(text, "not ok ");
-	if (log_after(text, "TAP version"))
+	switch (line.kind) {
+	case TAP_VERSION:
 		tap->seen = true;
-	if (sscanf(text, "1..%u", &tap->planned) == 1)
+		break;
+	case TAP_PLAN:
 		tap->has_plan = true;
-	if (ok || not_ok) {
+		tap->planned = line.planned;
+		break;
+	case TAP_OK:
+	case TAP_NOT_OK:
 		tap->seen = true;
 		tap->results++;
-		tap->skipped += strstr(text, "# SKIP") != NULL;
-		if (!inner)
-			end_inner(item, ok);
+		tap->skipped += line.skipped;
+		if (!line.inner)
+			end_inner(item, line.kind == TAP_OK);
+		break;
+	case TAP_OTHER:
+		break;
 	}
-	if (not_ok && !item->not_ok[0])
-		copy(item->not_ok, WHY, text);
+	if (line.kind == TAP_NOT_OK && !item->not_ok[0])
+		copy(item->not_ok, WHY, line.text);
 }
 
 static void take_output(struct judge *judge, struct item *item, const char *text)
@@ -377,8 +409,7 @@ static void take_output(struct judge *judge, struct item *item, const char *text
 	if (item->in_assertion && !item->assertion[0])
 		copy(item->assertion, WHY, text + strspn(text, " "));
 	item->in_assertion = strstr(text, "Test Assertion Failure");
-	if (!item->skip[0] && (strstr(text, "SKIP") || strstr(text, "missing: ") ||
-			       strstr(text, "equirement not met")))
+	if (!item->skip[0] && console_skips(text))
 		copy(item->skip, WHY, text);
 	if (text[strspn(text, " ")])
 		copy(item->last, WHY, text + strspn(text, " "));
@@ -402,15 +433,16 @@ static void take_begin(struct judge *judge, const char *name)
 static void take_end(struct judge *judge, const char *rest)
 {
 	struct item *item = judge->current;
-	size_t length = item ? strlen(item->name) : 0;
+	struct console_ending ending;
 
+	console_ending(rest, &ending);
 	judge->current = NULL;
-	if (!item || strncmp(rest, item->name, length) || rest[length] != ' ') {
+	if (!item || strcmp(ending.name, item->name) || !*ending.words) {
 		find(&judge->items[0], ERROR, "\"lab: end %s\" without its begin", rest);
 		return;
 	}
 	item->ended = true;
-	copy(item->end, sizeof(item->end), rest + length + 1);
+	item->ending = ending;
 }
 
 static void take_fact(struct judge *judge, const char *fact)
@@ -418,29 +450,45 @@ static void take_fact(struct judge *judge, const char *fact)
 	size_t length = strlen(judge->facts);
 	const char *rest;
 
-	rest = log_after(fact, "cpus=");
+	rest = console_after(fact, "cpus=");
 	if (rest)
 		copy(judge->cpus, sizeof(judge->cpus), rest);
-	if (!log_after(fact, "kernel="))
+	if (!console_after(fact, "kernel="))
 		snprintf(judge->facts + length, WHY - length, ", %s", fact);
 }
 
-static void take_report(struct judge *judge, const char *said)
+static void take_line(struct judge *judge, const struct console_line *line)
 {
-	const char *rest;
-
-	if ((rest = log_after(said, "begin ")))
-		take_begin(judge, rest);
-	else if ((rest = log_after(said, "end ")))
-		take_end(judge, rest);
-	else if ((rest = log_after(said, "fact ")))
-		take_fact(judge, rest);
-	else if ((rest = log_after(said, "error ")))
-		find(&judge->items[0], ERROR, "init: %s", rest);
-	else if ((rest = log_after(said, "plan ")))
-		judge->plan_seen = sscanf(rest, "%u", &judge->plan_count) == 1;
-	else if (!strcmp(said, "done"))
+	switch (line->kind) {
+	case CONSOLE_KERNEL:
+		take_kernel_line(judge, line->rest);
+		break;
+	case CONSOLE_OUTPUT:
+		if (judge->current)
+			take_output(judge, judge->current, line->rest);
+		break;
+	case CONSOLE_FACT:
+		take_fact(judge, line->rest);
+		break;
+	case CONSOLE_PLAN:
+		judge->plan_seen = sscanf(line->rest, "%u", &judge->plan_count) == 1;
+		break;
+	case CONSOLE_BEGIN:
+		take_begin(judge, line->rest);
+		break;
+	case CONSOLE_END:
+		take_end(judge, line->rest);
+		break;
+	case CONSOLE_ERROR:
+		find(&judge->items[0], ERROR, "init: %s", line->rest);
+		break;
+	case CONSOLE_DONE:
 		judge->done = true;
+		break;
+	case CONSOLE_ALIVE:
+	case CONSOLE_UNKNOWN:
+		break;
+	}
 }
 
 /* Bytes that neither the kernel nor init writes; counted, then replaced. */
@@ -473,16 +521,9 @@ static void read_console(struct judge *judge)
 	}
 	clean(judge, text, size);
 	while ((line = next_line(&at))) {
-		const char *said = log_text(line), *rest;
+		struct console_line read = console_line(line);
 
-		if ((rest = log_after(said, LOG_OUTPUT))) {
-			if (judge->current)
-				take_output(judge, judge->current, rest);
-		} else if ((rest = log_after(said, LOG_SAID))) {
-			take_report(judge, rest);
-		} else {
-			take_kernel_line(judge, said);
-		}
+		take_line(judge, &read);
 	}
 	free(text);
 	if (judge->garbage)
@@ -498,7 +539,7 @@ static void result_value(struct judge *judge, const char *key, char *value,
 
 	value[0] = '\0';
 	while ((line = next_line(&at))) {
-		rest = log_after(line, key);
+		rest = console_after(line, key);
 		if (rest && *rest == '=')
 			copy(value, size, rest + 1);
 	}
@@ -593,13 +634,6 @@ static void judge_emulator(struct judge *judge)
 	free(text);
 }
 
-static unsigned long long number_of(const char *line, const char *key)
-{
-	const char *at = strstr(line, key);
-
-	return at ? strtoull(at + strlen(key), NULL, 10) : 0;
-}
-
 /* A fault of the program that ran, and of the boot. */
 static void find_in(struct judge *judge, struct item *item, const char *what,
 		    const char *line)
@@ -609,15 +643,15 @@ static void find_in(struct judge *judge, struct item *item, const char *what,
 		find(item, FAIL, "%s: %s", what, line);
 }
 
-static void take_loss(struct judge *judge, struct item *item, const char *line)
+static void take_loss(struct judge *judge, struct item *item, const struct truth *loss)
 {
-	bool possible = strstr(line, "\"user\":true") ||
-			strstr(line, "\"nested\":true");
+	bool possible = truth_flag(loss, "user") ||
+			truth_flag(loss, "nested");
 
-	if (item && possible && explicit(judge, item, line))
+	if (item && possible && explicit(judge, item, loss))
 		item->explicit_changes++;
 	else
-		find_in(judge, item, "lost", line);
+		find_in(judge, item, "lost", loss->text);
 }
 
 /*
@@ -635,7 +669,7 @@ static void take_rest(struct judge *judge, struct item *item, const char *what,
 	tally->lines_at_begin = tally->lines;
 	if (all <= told)
 		return;
-	if (item && !strcmp(what, "lost") && explicit(judge, item, "")) {
+	if (item && !strcmp(what, "lost") && explicit(judge, item, NULL)) {
 		item->explicit_changes += all - told;
 		return;
 	}
@@ -645,10 +679,10 @@ static void take_rest(struct judge *judge, struct item *item, const char *what,
 
 /* Process 1 of the host began a program, or ended it. */
 static struct item *take_section(struct judge *judge, struct item *item,
-				 const char *line)
+				 const struct truth *section)
 {
-	unsigned long long program = number_of(line, "\"program\":");
-	bool ends = strstr(line, "\"ends\":true");
+	unsigned long long program = truth_number(section, "program");
+	bool ends = truth_flag(section, "ends");
 
 	if (program >= judge->nr_items - 1) {
 		find(&judge->items[0], ERROR, "truth.jsonl knows of a program %llu", program);
@@ -682,47 +716,54 @@ static void judge_truth(struct judge *judge)
 {
 	struct item *boot = &judge->items[0], *item = NULL;
 	struct tally leaks = { 0 }, losses = { 0 };
-	size_t size = 0;
-	char *text = read_file(judge->dir, "truth.jsonl", &size), *at = text;
-	bool machine = false, total = false, audit = false;
-	char *line;
+	bool has[NR_TRUTH_TYPES] = { false };
+	struct truth truth;
 
-	if (!size)
-		find(boot, ERROR, "no ground truth: truth.jsonl is empty or absent");
-	else if (text[size - 1] != '\n')
-		find(boot, ERROR, "truncated truth.jsonl: its last line has no end");
-	while ((line = next_line(&at))) {
-		if (strstr(line, "\"type\":\"leak\"")) {
+	truth_try(&truth, judge->dir);
+	while (truth_next(&truth)) {
+		has[truth.type] = true;
+		switch (truth.type) {
+		case TRUTH_LEAK:
 			leaks.lines++;
-			find_in(judge, item, "leak", line);
-		} else if (strstr(line, "\"type\":\"lost\"")) {
+			find_in(judge, item, "leak", truth.text);
+			break;
+		case TRUTH_LOST:
 			losses.lines++;
-			take_loss(judge, item, line);
-		} else if (strstr(line, "\"type\":\"section\"")) {
-			take_rest(judge, item, "leak", &leaks, number_of(line, "\"leaks\":"));
-			take_rest(judge, item, "lost", &losses, number_of(line, "\"lost\":"));
-			item = take_section(judge, item, line);
-		} else if (strstr(line, "\"type\":\"audit\"")) {
-			leaks.audited += number_of(line, "\"leaks\":");
-			losses.audited += number_of(line, "\"lost\":");
-			audit = true;
+			take_loss(judge, item, &truth);
+			break;
+		case TRUTH_SECTION:
+			take_rest(judge, item, "leak", &leaks, truth_number(&truth, "leaks"));
+			take_rest(judge, item, "lost", &losses, truth_number(&truth, "lost"));
+			item = take_section(judge, item, &truth);
+			break;
+		case TRUTH_AUDIT:
+			leaks.audited += truth_number(&truth, "leaks");
+			losses.audited += truth_number(&truth, "lost");
+			break;
+		case TRUTH_GARBLED:
+			find(boot, ERROR, "truth.jsonl:%lu: not an object of JSON", truth.number);
+			break;
+		default:
+			break;
 		}
-		machine |= strstr(line, "\"type\":\"machine\"") != NULL;
-		total |= strstr(line, "\"type\":\"total\"") != NULL;
 	}
-	if (audit) {
+	if (!truth.number)
+		find(boot, ERROR, "no ground truth: truth.jsonl is empty or absent");
+	if (truth.cut)
+		find(boot, ERROR, "truncated truth.jsonl: its last line has no end");
+	if (has[TRUTH_AUDIT]) {
 		take_rest(judge, NULL, "leak", &leaks, leaks.audited);
 		take_rest(judge, NULL, "lost", &losses, losses.audited);
 	}
-	if (!machine)
+	if (!has[TRUTH_MACHINE])
 		find(boot, ERROR, "no machine line in truth.jsonl");
-	if (!total)
+	if (!has[TRUTH_TOTAL])
 		find(boot, ERROR, "truncated truth.jsonl: no total line");
-	if (!audit)
+	if (!has[TRUTH_AUDIT])
 		find(boot, ERROR, "truncated truth.jsonl: no audit line");
-	if (machine && total && audit)
+	if (has[TRUTH_MACHINE] && has[TRUTH_TOTAL] && has[TRUTH_AUDIT])
 		judge_marks(judge);
-	free(text);
+	truth_close(&truth);
 }
 
 static void judge_success(struct item *item)
@@ -741,51 +782,71 @@ static void judge_success(struct item *item)
 		find_by_status(item, SKIP, "%s", item->skip);
 }
 
-static void judge_program(struct item *item)
+static void judge_status(struct item *item, int status)
 {
-	int number;
-
-	if (!item->began)
-		find(item, ERROR, "never ran");
-	else if (!item->ended)
-		find(item, ERROR, "did not end: the log stops in it");
-	else if (sscanf(item->end, "signal=%d", &number) == 1)
-		find(item, FAIL, "killed by signal %d (%s)", number, strsignal(number));
-	else if (sscanf(item->end, "timeout=%d", &number) == 1)
-		find(item, FAIL, "still running after %d s of guest time", number);
-	else if (sscanf(item->end, "status=%d", &number) != 1)
-		find(item, ERROR, "no status in \"%s\"", item->end);
-	else if (number == SKIP_STATUS && !item->skip[0])
+	if (status == SKIP_STATUS && !item->skip[0])
 		find(item, ERROR, "skips without naming the unmet fact");
-	else if (number == SKIP_STATUS)
+	else if (status == SKIP_STATUS)
 		find_by_status(item, SKIP, "%s", item->skip);
-	else if (number)
-		find_by_status(item, FAIL, "exit status %d: %s", number,
+	else if (status)
+		find_by_status(item, FAIL, "exit status %d: %s", status,
 			       item->assertion[0] ? item->assertion :
 			       item->not_ok[0] ? item->not_ok : item->last);
 	else
 		judge_success(item);
 }
 
-/* Turn what "outcome NAME WORD TEXT" announces into a PASS, and its absence not. */
-static void apply_expectation(struct judge *judge, char *entry)
+static void judge_ending(struct item *item)
 {
-	char name[128], words[64], why[WHY];
+	int number = item->ending.number;
+
+	switch (item->ending.how) {
+	case CONSOLE_STATUS:
+		judge_status(item, number);
+		break;
+	case CONSOLE_SIGNAL:
+		find(item, FAIL, "killed by signal %d (%s)", number, strsignal(number));
+		break;
+	case CONSOLE_TIMEOUT:
+		find(item, FAIL, "still running after %d s of guest time", number);
+		break;
+	case CONSOLE_NOHOW:
+		find(item, ERROR, "no status in \"%s\"", item->ending.words);
+		break;
+	}
+}
+
+static void judge_program(struct item *item)
+{
+	if (!item->began)
+		find(item, ERROR, "never ran");
+	else if (!item->ended)
+		find(item, ERROR, "did not end: the log stops in it");
+	else
+		judge_ending(item);
+}
+
+/* Turn what "outcome NAME WORD TEXT" announces into a PASS, and its absence not. */
+static void apply_expectation(struct judge *judge, const struct expectation *entry)
+{
+	char words[64], why[WHY];
 	struct item *item;
 	const char *text;
 	int used = 0;
 	bool met;
 
-	if (sscanf(entry, "outcome %127s %63s%n", name, words, &used) != 2)
+	if (strcmp(entry->keyword, "outcome") || sscanf(entry->text, "%63s%n", words, &used) != 1)
 		return;
-	text = entry + used + strspn(entry + used, " ");
-	item = find_item(judge, name);
+	text = entry->text + used + strspn(entry->text + used, " ");
+	item = find_item(judge, entry->name);
 	if (!item) {
-		find(&judge->items[0], ERROR, "expectation for %s, which is not in the plan", name);
+		find(&judge->items[0], ERROR, "expectation for %s, which is not in the plan",
+		     entry->name);
 		return;
 	}
 	if (strstr(words, "skip") && !*text) {
-		find(&judge->items[0], ERROR, "%s is expected to skip without a reason", name);
+		find(&judge->items[0], ERROR, "%s is expected to skip without a reason",
+		     entry->name);
 		return;
 	}
 	met = item->by_status &&
@@ -815,10 +876,10 @@ static void judge_skip(struct item *item)
 
 static void apply_expectations(struct judge *judge)
 {
-	char *at = judge->expectations, *entry;
+	unsigned int i;
 
-	while ((entry = next_line(&at)))
-		apply_expectation(judge, entry);
+	for (i = 0; i < judge->nr_expectations; i++)
+		apply_expectation(judge, &judge->expectations[i]);
 }
 
 __attribute__((format(printf, 2, 3)))
@@ -862,30 +923,27 @@ static void describe_boot(struct judge *judge)
 
 static int print(struct judge *judge, const char *results, bool quiet)
 {
-	FILE *file = results ? fopen(results, "a") : NULL;
-	unsigned int i, count[4] = { 0 };
+	FILE *file = results ? results_append(results) : NULL;
+	enum outcome worst = PASS;
 	char run[128];
+	unsigned int i;
 
-	if (results && !file)
-		err(2, "cannot append to %s", results);
 	result_value(judge, "run", run, sizeof(run));
+	if (!run[0])
+		strcpy(run, "run");
 	for (i = 1; i <= judge->nr_items; i++) {
 		const struct item *item = &judge->items[i % judge->nr_items];
-		char line[WHY + 300];
 
-		snprintf(line, sizeof(line), "%s %s/%s%s%s", outcome_names[item->outcome],
-			 run[0] ? run : "run", item->name, item->why[0] ? ": " : "",
-			 item->why);
 		if (!quiet || (item->outcome >= ERROR && !item->by_status)) {
-			count[item->outcome]++;
-			puts(line);
+			worst = item->outcome > worst ? item->outcome : worst;
+			results_put(stdout, item->outcome, item->why, "%s/%s", run, item->name);
 		}
 		if (file)
-			fprintf(file, "%s\n", line);
+			results_put(file, item->outcome, item->why, "%s/%s", run, item->name);
 	}
-	if (file && fclose(file))
-		err(2, "cannot append to %s", results);
-	return count[FAIL] ? 1 : count[ERROR] ? 2 : 0;
+	if (file)
+		results_end(file, results);
+	return results_status(worst);
 }
 
 int main(int argc, char **argv)
@@ -909,12 +967,11 @@ int main(int argc, char **argv)
 	if (optind != argc - 1)
 		errx(2, "usage: judge [-q] [-e EXPECTATIONS] [-r RESULTS] DIR");
 	judge.dir = argv[optind];
-	judge.expectations = expectations ? read_file("", expectations, NULL) : strdup("");
-	if (!judge.expectations)
-		err(2, "cannot read %s", expectations);
-
+	if (expectations)
+		read_expectations(&judge, expectations);
 	add_item(&judge, "boot");
 	read_plan(&judge);
+	check_expectations(&judge);
 	judge_emulator_start(&judge);
 	read_console(&judge);
 	judge_result(&judge);

@@ -44,10 +44,13 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "../../host/mark.h"
-#include "log.h"
+#include "console.h"
+#include "results.h"
+#include "truth.h"
 
 #define NR_METRICS	8
 #define LEVEL1		4		/* metrics of level 1, the first ones */
@@ -199,18 +202,6 @@ static char missing[512];
 static bool bare;			/* -b */
 static long bare_points;		/* the limit then */
 
-static FILE *open_log(const char *dir, const char *file)
-{
-	char path[4096];
-	FILE *stream;
-
-	snprintf(path, sizeof(path), "%s/%s", dir, file);
-	stream = fopen(path, "r");
-	if (!stream)
-		err(2, "cannot read %s", path);
-	return stream;
-}
-
 static void *grow(void *array, size_t number, size_t size)
 {
 	/* A power of two: full. */
@@ -237,78 +228,63 @@ static void fail(struct measurement *m, const char *format, ...)
 
 /* Ground truth. */
 
-static uint64_t field(const json_t *object, const char *key)
+static void add_snapshot(const struct truth *truth)
 {
-	return json_integer_value(json_object_get(object, key));
-}
-
-static void add_snapshot(const json_t *line)
-{
-	const json_t *counted = json_object_get(line, "counted");
 	struct snapshot *s;
 	unsigned int i;
-	char key[16];
+	char path[32];
 
 	snapshots = grow(snapshots, nr_snapshots, sizeof(*snapshots));
 	s = &snapshots[nr_snapshots++];
-	s->id = field(line, "id");
-	snprintf(s->owner, sizeof(s->owner), "%s",
-		 json_string_value(json_object_get(line, "owner")) ?: "");
-	s->switches = field(line, "switches");
-	s->slots = field(line, "slots");
-	s->counted = field(counted, "fixed3");
+	s->id = truth->id;
+	snprintf(s->owner, sizeof(s->owner), "%s", truth->owner);
+	s->switches = truth_number(truth, "switches");
+	s->slots = truth_number(truth, "slots");
+	s->counted = truth_number(truth, "counted.fixed3");
 	for (i = 0; i < NR_METRICS; i++) {
-		snprintf(key, sizeof(key), "metric%u", i);
-		s->metric[i] = field(counted, key);
+		snprintf(path, sizeof(path), "counted.metric%u", i);
+		s->metric[i] = truth_number(truth, path);
 	}
 }
 
-static void add_writes(const json_t *line)
+static void add_writes(const struct truth *truth)
 {
 	host_writes = grow(host_writes, nr_host_writes, sizeof(*host_writes));
-	host_writes[nr_host_writes].id = field(line, "id");
-	host_writes[nr_host_writes++].count = field(json_object_get(line, "wrmsr"), "0x329");
+	host_writes[nr_host_writes].id = truth->id;
+	host_writes[nr_host_writes++].count = truth_number(truth, "wrmsr.0x329");
 }
 
-static void add_owner(const json_t *line)
+static void add_owner(const struct truth *truth)
 {
-	const char *owner = json_string_value(json_object_get(line, "owner"));
-	uint64_t id = field(line, "id");
 	unsigned int i, j;
 
-	for (i = 0; owner && i < count; i++) {
+	for (i = 0; *truth->owner && i < count; i++) {
 		struct measurement *m = &list[i];
 
-		if (id < m->mark || id >= m->mark + MARK_STEP)
+		if (truth->id < m->mark || truth->id >= m->mark + MARK_STEP)
 			continue;
-		for (j = 0; j < m->nr_owners && strcmp(m->owners[j], owner); j++)
+		for (j = 0; j < m->nr_owners && strcmp(m->owners[j], truth->owner); j++)
 			;
 		if (j == m->nr_owners && j < MAX_OWNERS)
-			snprintf(m->owners[m->nr_owners++], sizeof(m->owners[0]), "%s", owner);
+			snprintf(m->owners[m->nr_owners++], sizeof(m->owners[0]), "%s",
+				 truth->owner);
 	}
 }
 
 static void read_truth(const char *dir)
 {
-	FILE *file = open_log(dir, "truth.jsonl");
-	char *text = NULL;
-	size_t size = 0;
+	struct truth truth;
 
-	while (getline(&text, &size, file) >= 0) {
-		json_t *line = json_loads(text, 0, NULL);
-		const char *type = json_string_value(json_object_get(line, "type"));
-
-		/* The last line of an emulator that was killed may be cut. */
-		if (type && !strcmp(type, "snapshot"))
-			add_snapshot(line);
-		else if (type && !strcmp(type, "accesses"))
-			add_writes(line);
-		else if (type && !strcmp(type, "mark"))
-			add_owner(line);
-		json_decref(line);
+	truth_open(&truth, dir);
+	while (truth_next(&truth)) {
+		if (truth.type == TRUTH_SNAPSHOT)
+			add_snapshot(&truth);
+		else if (truth.type == TRUTH_ACCESSES)
+			add_writes(&truth);
+		else if (truth.type == TRUTH_MARK)
+			add_owner(&truth);
 	}
-	free(text);
-	fclose(file);
+	truth_close(&truth);
 }
 
 /* All that the owners of @m did up to its mark number @offset. */
@@ -401,7 +377,7 @@ static void find_bare(struct measurement *m)
 
 /* What perf printed. */
 
-static void begin(unsigned int who, const char *text)
+static void begin(unsigned int who, uint64_t mark)
 {
 	const char *slash = strchr(running[who].name, '/');
 	struct measurement *m;
@@ -416,7 +392,7 @@ static void begin(unsigned int who, const char *text)
 	snprintf(m->shape_name, sizeof(m->shape_name), "%.*s",
 		 (int)(slash - running[who].name), running[who].name);
 	snprintf(m->workload, sizeof(m->workload), "%s", slash + 1);
-	m->mark = strtoull(text, NULL, 10);
+	m->mark = mark;
 	m->percent = 100;
 	for (i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
 		if (strcmp(shapes[i].name, m->shape_name))
@@ -474,13 +450,13 @@ out:
 /* "    40.70%           643  topdown-workload   [.] retiring   -  -" */
 static void take_report(struct measurement *m, const char *text)
 {
-	const char *at = log_after(text, "# Event count (approx.): ");
+	const char *at = console_after(text, "# Event count (approx.): ");
 	struct symbol symbol;
 
 	if (at) {
 		m->counted = true;
 		m->events = strtoull(at, NULL, 10);
-	} else if ((at = log_after(text, "# Samples: "))) {
+	} else if ((at = console_after(text, "# Samples: "))) {
 		m->samples = strtoull(at, NULL, 10);
 	} else if (m->nr_symbols < 64 &&
 		   sscanf(text, " %*f%% %" SCNu64 " %*s [%*c] %63s", &symbol.samples,
@@ -491,14 +467,14 @@ static void take_report(struct measurement *m, const char *text)
 
 static void take_output(unsigned int who, const char *text)
 {
-	const char *at = log_after(text, "topdown-mark: mark=");
 	unsigned int n = running[who].measurement;
 	struct measurement *m = n ? &list[n - 1] : NULL;
+	uint64_t mark;
 
-	if (strstr(text, ": missing: ") && !missing[0])
+	if (console_lacks(text) && !missing[0])
 		snprintf(missing, sizeof(missing), "%s", text);
-	if (at) {
-		begin(who, at);
+	if (console_mark(text, &mark)) {
+		begin(who, mark);
 	} else if (m && m->shape == RECORD) {
 		take_report(m, text);
 	} else if (m) {
@@ -508,59 +484,54 @@ static void take_output(unsigned int who, const char *text)
 		snprintf(m->last, sizeof(m->last), "%s", text);
 }
 
-static void take_text(unsigned int who, const char *text);
-
-/* A line that a program of the host passes on: of a guest, or of a plan that it ran. */
-static bool take_passed_on(const char *text)
+static void take_end(unsigned int who, const char *rest)
 {
-	const char *at = log_after(text, "host| ");
-	unsigned int guest = 0;
-	int used = 0;
+	unsigned int n = running[who].measurement;
+	struct console_ending ending;
 
-	if (at)
-		take_text(0, at);
-	else if (sscanf(text, "guest%u| %n", &guest, &used) == 1 && used && guest &&
-		 guest < MAX_WHO)
-		take_text(guest, log_text(text + used));
-	else
-		return false;
-	return true;
+	running[who].measurement = 0;
+	if (!n)
+		return;
+	console_ending(rest, &ending);
+	list[n - 1].ended = true;
+	list[n - 1].status = ending.how == CONSOLE_STATUS ? ending.number : -1;
 }
 
-/* What init says, or what a program wrote; of the host or of a guest. */
-static void take_text(unsigned int who, const char *text)
+/*
+ * Of a guest, or of the host, whose programs pass on lines: of a guest, or of a plan that
+ * they ran.
+ */
+static void take_line(int who, const char *text)
 {
-	const char *said = log_after(text, LOG_SAID), *output = log_after(text, LOG_OUTPUT), *at;
-	unsigned int n;
+	struct console_line line = console_line(text);
+	const char *passed;
+	int of;
 
-	if (!who && take_passed_on(output ?: text))
-		return;
-	if (output) {
-		take_output(who, output);
-	} else if (said && (at = log_after(said, "begin "))) {
-		snprintf(running[who].name, sizeof(running[who].name), "%s", at);
-		running[who].measurement = 0;
-	} else if (said && log_after(said, "end ")) {
-		n = running[who].measurement;
-		if (n) {
-			list[n - 1].ended = true;
-			at = strstr(said, " status=");
-			list[n - 1].status = at ? atoi(at + strlen(" status=")) : -1;
+	if (!who && line.kind <= CONSOLE_OUTPUT) {
+		of = console_passed_on(line.rest, &passed);
+		if (of >= 0 && of < MAX_WHO) {
+			take_line(of, passed);
+			return;
 		}
+	}
+	if (line.kind == CONSOLE_OUTPUT) {
+		take_output(who, line.rest);
+	} else if (line.kind == CONSOLE_BEGIN) {
+		snprintf(running[who].name, sizeof(running[who].name), "%s", line.rest);
 		running[who].measurement = 0;
+	} else if (line.kind == CONSOLE_END) {
+		take_end(who, line.rest);
 	}
 }
 
 static void read_console(const char *dir)
 {
-	FILE *file = open_log(dir, "console.log");
+	FILE *file = console_open(dir);
 	char *line = NULL;
 	size_t size = 0;
 
-	while (getline(&line, &size, file) >= 0) {
-		line[strcspn(line, "\r\n")] = '\0';
-		take_text(0, log_text(line));
-	}
+	while (console_next(file, &line, &size))
+		take_line(0, line);
 	free(line);
 	fclose(file);
 }
@@ -835,20 +806,16 @@ static void print_table(void)
 
 static void write_results(const char *run, const char *path)
 {
-	FILE *file = fopen(path, "a");
+	FILE *file = results_append(path);
 	unsigned int i;
 
-	if (!file)
-		err(2, "cannot write %s", path);
 	for (i = 0; i < count; i++) {
 		const struct measurement *m = &list[i];
 
-		fprintf(file, "%s %s/%s%u/%s/%s%s%s\n", m->why[0] ? "FAIL" : "PASS", run,
-			m->who ? "guest" : "host", m->who, m->shape_name, m->workload,
-			m->why[0] ? ": " : "", m->why);
+		results_put(file, m->why[0] ? FAIL : PASS, m->why, "%s/%s%u/%s/%s", run,
+			    m->who ? "guest" : "host", m->who, m->shape_name, m->workload);
 	}
-	if (fclose(file))
-		err(2, "cannot write %s", path);
+	results_end(file, path);
 }
 
 static json_t *parts(const long *part, unsigned int n)

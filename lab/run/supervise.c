@@ -39,7 +39,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../judge/log.h"
+#include "../judge/console.h"
 
 #define EXIT_LAB	125	/* as timeout(1) and git-bisect: not the program's */
 #define EXIT_TIMEOUT	124
@@ -187,69 +187,77 @@ static void stop(struct run *run, const char *reason)
 		run->stopping = wall_now();
 }
 
-/* "NAME status=N", "NAME signal=N" or "NAME timeout=N" of the program. */
-static void take_end(struct run *run, const char *text)
+static void take_end(struct run *run, const char *rest)
 {
-	size_t length = strlen(run->command);
-	int number;
+	struct console_ending ending;
 
-	if (strncmp(text, run->command, length) || text[length] != ' ')
+	console_ending(rest, &ending);
+	if (strcmp(ending.name, run->command))
 		return;
-	text += length;
-	if (sscanf(text, " status=%d", &number) == 1)
-		run->status = number;
-	else if (sscanf(text, " signal=%d", &number) == 1)
-		run->status = 128 + number;
-	else
+	if (ending.how == CONSOLE_STATUS)
+		run->status = ending.number;
+	else if (ending.how == CONSOLE_SIGNAL)
+		run->status = 128 + ending.number;
+	else if (ending.how == CONSOLE_TIMEOUT)
 		run->status = EXIT_TIMEOUT;
 }
 
 /* A program begins, on the host or in a guest (host/topdown-vm.c). */
-static void show_progress(const struct run *run, const char *who, const char *text)
+static void show_progress(const struct run *run, const char *who, const char *program)
 {
-	const char *program = log_after(text, "lab: begin ");
-
-	if (program && run->label)
+	if (run->label)
 		fprintf(stderr, "  %s: %s%s, after %.0f s\n", run->label, who, program,
 			wall_now() - run->began);
 }
 
 static void take_output(const struct run *run, const char *text)
 {
-	unsigned int number;
+	struct console_line line;
+	const char *passed;
 	char who[32];
-	int used = 0;
+	int number;
 
 	if (run->command) {
 		puts(text);
 		fflush(stdout);
 	}
-	if (sscanf(text, "guest%u| %n", &number, &used) == 1 && used) {
-		snprintf(who, sizeof(who), "guest %u, ", number);
-		show_progress(run, who, log_text(text + used));
-	}
+	number = console_passed_on(text, &passed);
+	if (number <= 0)
+		return;
+	line = console_line(passed);
+	snprintf(who, sizeof(who), "guest %d, ", number);
+	if (line.kind == CONSOLE_BEGIN)
+		show_progress(run, who, line.rest);
 }
 
 static void take_line(struct run *run)
 {
-	const char *text = log_text(run->line), *rest;
+	struct console_line line = console_line(run->line);
 
-	rest = log_after(text, LOG_OUTPUT);
-	if (rest) {
-		take_output(run, rest);
-		return;
-	}
-	show_progress(run, "", text);
-	rest = log_after(text, "lab: end ");
-	if (rest && run->command)
-		take_end(run, rest);
-	if (!strcmp(text, "lab: done"))
+	switch (line.kind) {
+	case CONSOLE_OUTPUT:
+		take_output(run, line.rest);
+		break;
+	case CONSOLE_BEGIN:
+		show_progress(run, "", line.rest);
+		break;
+	case CONSOLE_END:
+		if (run->command)
+			take_end(run, line.rest);
+		break;
+	case CONSOLE_DONE:
 		run->done = true;
-	/* Nothing good follows these: do not wait for the silence. */
-	if (strstr(text, "---[ end Kernel panic"))
-		stop(run, "panic");
-	if (log_after(text, "Linux version ") && ++run->banners > 1)
-		stop(run, "reset");
+		break;
+	case CONSOLE_KERNEL:
+		/* Nothing good follows these: do not wait for the silence. */
+		if (strstr(line.rest, CONSOLE_PANIC_END))
+			stop(run, "panic");
+		if (console_after(line.rest, CONSOLE_BANNER) && ++run->banners > 1)
+			stop(run, "reset");
+		break;
+	default:
+		break;
+	}
 }
 
 static void take_console(struct run *run, const char *bytes, ssize_t count)
