@@ -110,6 +110,37 @@ value() {
 	data "$1" | sed -n "s/^$2[[:space:]]*=[[:space:]]*//p"
 }
 
+# Results are lines "OUTCOME NAME" or "OUTCOME NAME: why" of a file, see lab/judge/results.h.
+
+# add_results FILE...: those on standard input, kept together while others append to the first
+# FILE.
+add_results() (
+	lines=$(mktemp)
+	cat >"$lines"
+	for file; do
+		flock "$1" cat "$lines" >>"$file"
+	done
+	rm -f "$lines"
+)
+
+# count_results FILE [OUTCOME]: how many there are.
+count_results() {
+	grep -c "^${2:-[A-Z]*} " "$1" || :
+}
+
+# bad_results FILE: those that failed.
+bad_results() {
+	grep -e '^FAIL ' -e '^ERROR ' "$1" || :
+}
+
+# has_result OUTCOME NAME: on standard input.
+has_result() {
+	awk -v outcome="$1" -v name="$2" '
+		{ sub(/:$/, "", $2) }
+		$1 == outcome && $2 == name { found = 1 }
+		END { exit !found }'
+}
+
 # Git as a tool: no hook, no configuration and no repository of the caller
 # may change what it does (a hook exports GIT_DIR, for example). Every
 # directory counts as safe, as with "sudo make" in a user's checkout.
