@@ -8,6 +8,7 @@
  *	ask measured DIR	perf measured something under topdown-mark
  *	ask passed NAME DIR	the program NAME of the plan ended with status 0
  *	ask said TEXT DIR	a line of the console has TEXT
+ *	ask stood TEST DIR	the test FIXTURE.TEST passed, and did not skip
  *	ask tested DIR		a test has a result, or a case of world-switch began
  *	ask truth TYPES PATTERN DIR
  *				a line of one of TYPES ("leak,lost") in the ground truth
@@ -47,15 +48,25 @@ static bool next_line(struct console_line *line)
 	return true;
 }
 
-static bool failed(char **arguments)
+static bool has_result(char **arguments, enum console_tap_kind kind)
 {
 	struct console_line line;
 
 	file = console_open(arguments[1]);
 	while (next_line(&line))
-		if (line.kind == CONSOLE_OUTPUT && console_failed(line.rest, arguments[0]))
+		if (line.kind == CONSOLE_OUTPUT && console_result(line.rest, arguments[0], kind))
 			return true;
 	return false;
+}
+
+static bool failed(char **arguments)
+{
+	return has_result(arguments, TAP_NOT_OK);
+}
+
+static bool stood(char **arguments)
+{
+	return has_result(arguments, TAP_OK);
 }
 
 static bool measured(char **arguments)
@@ -238,6 +249,7 @@ static const struct {
 	{ "output", output, 3, false },
 	{ "passed", passed, 2, false },
 	{ "said", said, 2, false },
+	{ "stood", stood, 2, false },
 	{ "sum", sum, 1, true },
 	{ "tested", tested, 1, false },
 	{ "truth", truth, 3, false },
@@ -256,6 +268,6 @@ int main(int argc, char **argv)
 			     questions[i].arguments, argc - 2);
 		return !questions[i].tell(argv + 2);
 	}
-	errx(2, "usage: ask failed | lines | measured | operations | output | passed | said | sum | tested"
+	errx(2, "usage: ask failed | lines | measured | operations | output | passed | said | stood | sum | tested"
 	     " | truth, see lab/judge/ask.c");
 }

@@ -191,19 +191,23 @@ struct console_tap console_tap(const char *output)
 }
 
 /**
- * console_failed() - is this the result of a test that failed?
+ * console_result() - is this that result of a test?
  * @output: a line that a program wrote
  * @test: FIXTURE.TEST, or FIXTURE.VARIANT.TEST
+ * @kind: TAP_OK for one that passed and did not skip, or TAP_NOT_OK
  *
  * Return: true if so
  */
-bool console_failed(const char *output, const char *test)
+bool console_result(const char *output, const char *test, enum console_tap_kind kind)
 {
 	struct console_tap tap = console_tap(output);
 	const char *name;
 	int used = 0;
 
-	if (tap.kind != TAP_NOT_OK || sscanf(tap.text, "not ok %*u %n", &used) || !used)
+	if (tap.kind != kind || tap.skipped)
+		return false;
+	sscanf(tap.text, kind == TAP_OK ? "ok %*u %n" : "not ok %*u %n", &used);
+	if (!used)
 		return false;
 	name = console_after(tap.text + used, test);
 	return name && !isalnum((unsigned char)*name) && *name != '_';

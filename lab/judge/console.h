@@ -128,7 +128,7 @@ struct console_line console_line(const char *line);
 int console_passed_on(const char *output, const char **line);
 void console_ending(const char *rest, struct console_ending *ending);
 struct console_tap console_tap(const char *output);
-bool console_failed(const char *output, const char *test);
+bool console_result(const char *output, const char *test, enum console_tap_kind kind);
 bool console_mark(const char *output, uint64_t *mark);
 bool console_case(const char *output, char name[64], uint64_t *mark);
 bool console_precision(const char *output, struct console_precision *precision);
