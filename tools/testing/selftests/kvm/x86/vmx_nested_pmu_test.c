@@ -446,8 +446,9 @@ static void l1_loads_twice(struct vmx_pages *vmx, u64 lists_gpa)
 	prepare_l2(vmx);
 	load_on_entry(OFF_1);
 	load_on_exit(OFF_2);
-	lists[0].index = lists[1].index = MSR_CORE_PERF_GLOBAL_CTRL;
+	lists[0].index = MSR_CORE_PERF_GLOBAL_CTRL;
 	lists[0].value = ON_1;
+	lists[1].index = MSR_CORE_PERF_GLOBAL_CTRL;
 	lists[1].value = ON_2;
 	GUEST_ASSERT(!vmwrite(VM_ENTRY_MSR_LOAD_ADDR, lists_gpa));
 	GUEST_ASSERT(!vmwrite(VM_ENTRY_MSR_LOAD_COUNT, 1));
