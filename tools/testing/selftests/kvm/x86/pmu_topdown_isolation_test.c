@@ -458,36 +458,45 @@ static void open_slots(struct slots_event *event, u64 period)
 		    "Enabling the event failed");
 }
 
-/*
- * What is counted per turn is more than the loop, and less than what the guests
- * have in their counters.
- */
-static void check_slots(struct slots_event *event)
+static u64 read_slots(struct slots_event *event)
 {
 	struct {
 		u64 nr;
 		u64 slots;
 	} values;
 
-	retire(20);
 	TEST_ASSERT(read(event->fd, &values, sizeof(values)) == sizeof(values) &&
 		    values.nr == 1, "Reading the event failed");
-	TEST_ASSERT(values.slots >= event->slots + 20 * RETIRE_INSNS &&
-		    values.slots < event->slots + PATTERN_SLOTS,
-		    "The host has %lu slots after it had %lu", values.slots, event->slots);
-	event->slots = values.slots;
+	return values.slots;
+}
+
+/*
+ * What is counted per turn is more than the loop, and less than what the guests
+ * have in their counters.
+ */
+static void check_slots(struct slots_event *event)
+{
+	u64 slots;
+
+	retire(20);
+	slots = read_slots(event);
+	TEST_ASSERT(slots >= event->slots + 20 * RETIRE_INSNS &&
+		    slots < event->slots + PATTERN_SLOTS,
+		    "The host has %lu slots after it had %lu", slots, event->slots);
+	event->slots = slots;
 }
 
 /* A sample has nothing but its header.  Some may be missing, if throttled. */
 static void check_samples(struct slots_event *event)
 {
-	u64 head = event->page->data_head;
+	u64 head = READ_ONCE(event->page->data_head);
 	u64 samples = head / sizeof(struct perf_event_header);
+	u64 slots = read_slots(event);
 
-	TEST_ASSERT(samples <= event->slots / SLOTS_PERIOD + 1 &&
-		    (samples || event->slots < 2 * SLOTS_PERIOD),
+	TEST_ASSERT(samples <= slots / SLOTS_PERIOD + 1 &&
+		    (samples || slots < 2 * SLOTS_PERIOD),
 		    "The host has %lu samples of %lu slots, one for %u", samples,
-		    event->slots, SLOTS_PERIOD);
+		    slots, SLOTS_PERIOD);
 }
 
 /* Host: two threads, each of which has a vCPU of each kind. */
