@@ -201,6 +201,20 @@ copy_libraries() {
 	done
 }
 
+# modules_of BZIMAGE: the initramfs with its modules, which may have none.
+modules_of() {
+	case $1 in
+	*/arch/x86/boot/bzImage) echo "${1%/arch/x86/boot/bzImage}/modules.cpio.lz4" ;;
+	*) echo "${1%.bzImage}.modules.cpio.lz4" ;;
+	esac
+}
+
+# copy_kernel BZIMAGE TO: with its modules.
+copy_kernel() {
+	cp "$1" "$2"
+	cp "$(modules_of "$1")" "$(modules_of "$2")"
+}
+
 # initramfs ROOT: all of it as one, to standard output; the same bytes for the same files.
 initramfs() {
 	(cd "$1" && find . | LC_ALL=C sort |

@@ -39,6 +39,7 @@
 
 #define DEFAULT_PLAN	"/lab/plan"
 #define CONSOLE		"/dev/ttyS0"
+#define MODPROBE	"/sbin/modprobe"
 /* Below the kernel's limit for one message (PRINTKRB_RECORD_MAX, 1024). */
 #define LINE_MAX_BYTES	800
 #define MAX_PROGRAMS	256
@@ -116,6 +117,19 @@ static void set_up(void)
 		say(WORDS_SAID WORDS_ERROR "cannot make links in /dev: %s", strerror(errno));
 	setenv("PATH", "/bin:/sbin:/usr/bin:/usr/sbin:/lab/bin:/selftests", 1);
 	setenv("HOME", "/", 1);
+}
+
+/*
+ * The modules that drive this CPU, as udev finds them; their parameters are on the
+ * kernel's command line.  A guest has none, and its kernel says itself why one that is
+ * there does not load.
+ */
+static void load_modules(void)
+{
+	if (access(MODPROBE, X_OK))
+		return;
+	if (system(MODPROBE " -qa $(cat /sys/devices/system/cpu/modalias)") < 0)
+		say(WORDS_SAID WORDS_ERROR "cannot run " MODPROBE ": %s", strerror(errno));
 }
 
 /* First line of a file in sysfs, "absent" when there is no such file. */
@@ -387,6 +401,7 @@ int main(void)
 	pid_t pid;
 
 	set_up();
+	load_modules();
 	/* The work is done by a child, so that process 1 survives any bug in it. */
 	pid = fork();
 	if (!pid)
