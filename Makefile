@@ -25,7 +25,7 @@ ifeq ($(goals),boot)
 # The shell of a booted host may stay open for hours: only its parts are made
 # under the lock.
 boot:
-	@$(locked) packages kernel emulator image
+	@$(locked) packages sources kernel emulator image
 	$(Q)lab/run/boot
 else
 .PHONY: $(goals) locked
@@ -42,10 +42,10 @@ else
 all: demo	## install what is missing, fetch, build, boot, show perf in a guest beside the truth
 	@:
 
-demo: packages kernel emulator image
+demo: packages sources kernel emulator image
 	$(Q)lab/run/demo
 
-report: packages kernel kernel-base emulator image	## build/report.html: the same on two machines, and without the series
+report: packages sources kernel kernel-base emulator image	## build/report.html: the same on two machines, and without the series
 	$(Q)lab/report/make-report
 
 check: packages-check	## all tests; the last line is "N passed, N failed, N skipped"
@@ -60,22 +60,22 @@ check-debug: packages-check	## the selftests on a kernel with KASAN, UBSAN, lock
 check-fast: packages-check	## seconds, no kernel build: tests of model, lab and scripts, series, lint
 	$(Q)scripts/check fast
 
-check-series: packages-series kernel emulator image	## build every commit in many ways, boot it with its PMU selftests; hours, once
+check-series: packages-series sources kernel emulator image	## build every commit in many ways, boot it with its PMU selftests; hours, once
 	$(Q)scripts/check series
 
 check-fresh: packages-fresh	## make and make check on minimal Debian 12 and 13, made in build/fresh; root, hours
 	$(Q)scripts/check-fresh $(ONLY)
 
-bench: packages kernel kernel-base emulator image	## what a world switch costs: exact counts of PMU accesses, for four kernels
+bench: packages sources kernel kernel-base emulator image	## what a world switch costs: exact counts of PMU accesses, for four kernels
 	$(Q)lab/bench/bench
 
-speed: packages kernel emulator image	## how fast the emulator is beside Debian's Bochs, in runs that take turns
+speed: packages sources kernel emulator image	## how fast the emulator is beside Debian's Bochs, in runs that take turns
 	$(Q)lab/bench/speed
 
-precision: packages kernel emulator image	## how many VM exits cost how much precision: a curve
+precision: packages sources kernel emulator image	## how many VM exits cost how much precision: a curve
 	$(Q)lab/bench/precision
 
-mutants: packages kernel kernel-base emulator image	## break the series in known ways; a named test must notice each
+mutants: packages sources kernel kernel-base emulator image	## break the series in known ways; a named test must notice each
 	$(Q)lab/run/mutants
 
 lint: packages-check kernel kernel-base	## checkpatch, sparse, W=1, coccicheck, kernel-doc, htmldocs, shellcheck, the series
@@ -99,6 +99,10 @@ packages-fresh:
 
 packages-series packages-deb packages-qemu:
 	$(Q)scripts/packages base/packages base/$@
+
+# Of what comes first, the tree takes one CPU for minutes, and the emulator needs no Linux.
+sources: packages
+	$(Q)scripts/tree & lab/bochs/build; status=$$?; wait $$! && exit $$status
 
 tree: packages	## build/linux, a Git tree of Linux with a commit for each patch
 	$(Q)scripts/tree
@@ -141,7 +145,7 @@ endif
 
 # Every stage takes all processors by itself.
 .NOTPARALLEL:
-.PHONY: all demo report qemu check check-full check-debug check-fast check-series bench speed precision mutants lint packages packages-check packages-full packages-series packages-deb packages-qemu packages-fresh check-fresh tree kernel kernel-base \
+.PHONY: all demo report qemu check check-full check-debug check-fast check-series bench speed precision mutants lint sources packages packages-check packages-full packages-series packages-deb packages-qemu packages-fresh check-fresh tree kernel kernel-base \
 	kernel-debug emulator image deb boot refresh export clean help
 
 ##
