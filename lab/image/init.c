@@ -49,6 +49,11 @@
  */
 #define ALIVE_SECONDS	1
 #define DRAIN_MS	10
+/*
+ * A thread of the kernel prints the console.  What it has not printed when a program
+ * begins costs that program time, and a guest's program VM exits, for each character.
+ */
+#define CONSOLE_MS	50
 
 struct program {
 	char name[128];
@@ -293,6 +298,7 @@ static void run(const struct program *program)
 	pid_t pid;
 
 	say(WORDS_SAID WORDS_BEGIN "%s", program->name);
+	usleep(CONSOLE_MS * 1000);
 	if (pipe2(fds, O_CLOEXEC)) {
 		say(WORDS_SAID WORDS_ERROR "no pipe for %s: %s", program->name, strerror(errno));
 		return;
