@@ -150,7 +150,8 @@ static struct measurement *add_case(struct kernel *kernel, const char *name)
 	if (kernel->nr == MAX_CASES)
 		errx(2, "%s: too many cases", kernel->dir);
 	m = &kernel->list[kernel->nr++];
-	snprintf(m->name, sizeof(m->name), "%s", name);
+	/* As long as those that are read, of the console and of limits. */
+	memcpy(m->name, name, strnlen(name, sizeof(m->name) - 1));
 	return m;
 }
 
