@@ -60,7 +60,7 @@ check-debug: packages-check	## the selftests on a kernel with KASAN, UBSAN, lock
 check-fast: packages-check	## seconds, no kernel build: tests of model, lab and scripts, series, lint
 	$(Q)scripts/check fast
 
-check-series: packages-series sources kernel emulator image	## build every commit in many ways, boot it with its PMU selftests; hours, once
+check-series: packages-series sources kernel emulator image	## build every commit in many ways, boot it with its PMU selftests, and each part by itself; hours, once
 	$(Q)scripts/check series
 
 check-fresh: packages-fresh	## make and make check on minimal Debian 12 and 13, made in build/fresh; root, hours
@@ -135,7 +135,7 @@ boot:	## the emulated host with a shell on this terminal, or CMD="..." there
 refresh:	## write the commits of build/linux back as patches and files
 	$(Q)scripts/refresh
 
-export: tree	## build/outgoing, the series as mails with your Signed-off-by
+export: tree	## build/outgoing, the parts of the series as mails with your Signed-off-by
 	$(Q)scripts/export
 
 clean:	## remove build/ (not the downloads, nor work that is only in build/linux)
@@ -160,6 +160,7 @@ endif
 ##   MACHINE=NAME        the emulated host, one of lab/machine (default: icelake)
 ##   CPUS=N CMD="..."    for boot: logical CPUs; a command instead of a shell
 ##   CONFIG=NAME|FILE    for deb: whose configuration the kernel has, see host/deb
+##   PART=NAME           for export and check-series: only that part of the series
 ##   COMMITS=N..M        for check-series: only these, by number
 ##   CONFIGS="NAME..."   for check-series: only these columns of its table
 ##   JOBS=N              parallel jobs

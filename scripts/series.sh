@@ -2,8 +2,10 @@
 # shellcheck shell=sh disable=SC2154 # "top", "build", "base" come from the script that reads this
 # The format of the series, for the scripts that read or write it.
 #
-# series     "# why" headings, and one path of a patch per line, in order of
-#            application.
+# series     parts, "# Part NAME: what it is", of which each is mailed by itself;
+#            "# why" headings in them; and one path of a patch per line, in order of
+#            application. "# alone" behind a path says that this patch applies and
+#            builds without those before it.
 # a patch    NNNN-subject.patch in the directory of the Linux file that it
 #            changes most:
 #
@@ -22,6 +24,73 @@
 # series_entries: the patches, in order.
 series_entries() {
 	data "$top/series"
+}
+
+# series_parts: a line "PART PATCH MARK" for each patch, in order, with the mark "alone"
+# or "-". Fails with one line if a patch belongs to no part.
+series_parts() {
+	awk -v me="$me" '
+	function bad(text) {
+		print me ": series: " text >"/dev/stderr"
+		exit 1
+	}
+	/^#+[[:space:]]*[Pp]art([[:space:]]|$)/ {
+		if ($0 !~ /^# Part [a-z][a-z0-9-]*: *[^ ]/)
+			bad("\"" $0 "\" names no part: must be \"# Part NAME: what it is\", NAME in small letters")
+		part = $3
+		sub(/:.*/, "", part)
+		if (part in known)
+			bad("part " part " begins twice: remove one of its headings, or rename one")
+		known[part] = 1
+		next
+	}
+	/^[[:space:]]*(#|$)/ { next }
+	{
+		if (part == "")
+			bad($1 " belongs to no part: write \"# Part NAME: what it is\" above it")
+		mark = "-"
+		if (match($0, /#.*/)) {
+			mark = substr($0, RSTART)
+			gsub(/^#[[:space:]]*|[[:space:]]*$/, "", mark)
+			if (mark != "alone")
+				bad("\"# " mark "\" behind " $1 ": must be \"# alone\", or nothing")
+		}
+		print part, $1, mark
+	}' "$top/series"
+}
+
+# commit_parts: a line "HASH PART MARK" for each commit up to HEAD, in order, by its
+# subject. One that the series does not have belongs to the part of the one before it. Runs
+# in the kernel tree.
+commit_parts() {
+	parts=$(series_parts) || return
+	{
+		echo "$parts" | while read -r part patch mark; do
+			printf '%s\t%s\t%s\n' "$part" "$mark" "$(patch_subject "$top/$patch")"
+		done
+		echo
+		git log --reverse --format='%H%x09%s' refs/topdown/base..HEAD
+	} | awk -F '\t' '
+	$0 == "" { commits = 1; next }
+	!commits {
+		if (!now)
+			now = $1
+		part[$3] = $1
+		mark[$3] = $2
+		next
+	}
+	$2 in part { now = part[$2] }
+	{ print $1, now, $2 in mark ? mark[$2] : "-" }'
+}
+
+# chosen_parts PARTS: those of PARTS, one a line, that $PART names, or all.
+chosen_parts() {
+	if [ -n "${PART:-}" ]; then
+		echo "$1" | grep -xF -e "$PART" ||
+			die "PART=$PART: there is no such part: choose from $(echo "$1" | paste -sd ' ')"
+	else
+		echo "$1"
+	fi
 }
 
 # patch_message PATCH: subject, empty line, body, as git commits it.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=sh disable=SC2154 # world.sh sets them
+# shellcheck shell=sh disable=SC2154,SC2016 # world.sh sets them; text of programs
 # scripts/check-series, with a Kbuild and an emulated host that only look for words
 
 # workshop: three commits, two columns of builds and one of boots. The Kbuild in it finds
@@ -12,6 +12,7 @@ workshop() {
 	: >"$root/calls"
 	touch "$repo/lab/machine/icelake" "$repo/lab/image/init.c" "$repo/build/emulator/bochs" \
 		"$repo/build/image/initramfs.cpio.lz4"
+	cp "$top/lab/machine/sapphire-rapids" "$repo/lab/machine/"
 	cat >"$repo/base/builds" <<-'END'
 	# ways
 	plain  x86_64  gcc  allmodconfig  objects.config  kvm
@@ -104,6 +105,52 @@ test_commits_that_are_fine() {
 	same "$(grep -c ' ok *ok *ok$' out)" 3
 	has out '^01-KVM-x86-pmu-First '
 	has out '^check-series: 9 of 9 passed$'
+}
+
+# parted: the workshop with the third commit in a part of its own, which says that it stands
+# alone, and a boot after each part.
+parted() {
+	workshop
+	printf 'boot spr\ntier part\nmachine sapphire-rapids\nlike tests\n' >>"$repo/lab/boots/commit"
+	sed -i 's|^.*0003-KVM-VMX-Third.patch$|# Part lazy: the rest\n&  # alone|' "$repo/series"
+}
+
+test_commits_that_end_a_part() {
+	parted
+	check_series
+	same "$(grep -c '^PASS commits/' said)" 12
+	same "$(grep '^boot.*spr' calls)" "$(printf 'boot commit-3-spr old_test a_test \nboot commit-2-spr old_test a_test ')"
+	same "$(grep -c '^machine sapphire-rapids$' "$repo/build/commits/boots")" 0
+	rm -r "$repo/build/commits/passed"
+	: >calls
+	PART=topdown check_series
+	same "$(sed 's/.*commits.0\(.\).*\//\1 /' said | paste -sd ' ')" '2 plain 2 amd 2 tests 2 spr 1 plain 1 amd 1 tests'
+	PART=topdwn fails "$repo/scripts/check-series"
+	has said 'PART=topdwn: there is no such part: choose from topdown lazy$'
+	PART=lazy COMMITS=3 fails "$repo/scripts/check-series"
+	has said 'leave one out'
+	# That boot is on that machine.
+	PART=lazy CONFIGS=spr check_series
+	has "$repo/build/commits/boots" '^machine sapphire-rapids$'
+	has "$repo/build/commits/boots" '^run a_test 60 '
+	same "$(grep -c '^like\|^tier' "$repo/build/commits/boots")" 0
+}
+
+test_commits_that_stand_alone() {
+	parted
+	CONFIGS=alone check_series
+	same "$(cat said)" 'PASS commits/03-KVM-VMX-Third/alone'
+	has calls 'kernel make plain KVM: VMX: Third'
+	# The second one edits a line beside one of the first. By itself it builds, but does not apply.
+	change 3 sed -i 's/^20$/brokenplain/;s/^twenty$/zwanzig/' arch/x86/kvm/pmu.c
+	CONFIGS=alone finds_something
+	has said 'FAIL commits/03-KVM-VMX-Third/alone: does not apply without the patches before it: error: patch failed: arch/x86/kvm/pmu.c'
+	# Or it applies, and does not build without what the first one brings.
+	change 3 sed -i 's/^zwanzig$/twenty/;s/^50$/needs/' arch/x86/kvm/pmu.c
+	sed -i 's/^! grep -rEn "warned"/! grep -rqw needs "$linux\/arch" || grep -rqw twenty "$linux\/arch" || { echo "pmu.c: error: needs" \&\& exit 1; }\n&/' "$repo/scripts/kernel"
+	CONFIGS='plain alone' finds_something
+	same "$(bad_outcomes)" '3/alone FAIL'
+	has said 'pmu.c: error: needs'
 }
 
 test_commits_of_which_one_does_not_build() {
@@ -218,7 +265,7 @@ test_commits_that_are_chosen() {
 		has said 'COMMITS='
 	done
 	CONFIGS=arm fails "$repo/scripts/check-series"
-	has said 'there is no arm: choose from plain amd tests'
+	has said 'there is no arm: choose from plain amd alone tests'
 }
 
 test_commits_one_run_at_a_time() {

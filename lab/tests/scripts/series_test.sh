@@ -357,6 +357,8 @@ test_refresh_keeps_headings() {
 	cat >expected <<-'END'
 	# What this file is.
 
+	# Part topdown: all of it
+
 	# First heading
 	arch/x86/kvm/0001-KVM-x86-pmu-First.patch
 	tools/testing/selftests/kvm/0002-KVM-selftests-Second-quoted-odd.patch
@@ -373,11 +375,64 @@ test_refresh_keeps_headings() {
 	commit 'KVM: x86/pmu: Zeroth'
 	git -C "$tree" cherry-pick refs/topdown/base..topdown
 	"$repo/scripts/refresh"
-	sed -n 4,5p "$repo/series" >out
+	sed -n 6,7p "$repo/series" >out
 	has out 0001-KVM-x86-pmu-Zeroth
 	same "$(grep -c '# Second heading' "$repo/series")" 1
 	same "$(grep -A 1 '# Second heading' "$repo/series" | tail -n 1)" \
 		arch/x86/kvm/vmx/0004-KVM-VMX-Third-reworded.patch
+}
+
+# So do those of parts, while any commit of theirs is left, and what is behind a path.
+test_refresh_keeps_parts() {
+	three_commits
+	edit arch/x86/kvm/pmu.c 50 fifty
+	commit 'KVM: x86/pmu: Fourth'
+	"$repo/scripts/refresh"
+	sed -i -e 's|^.*0003-KVM-VMX-Third.patch$|\n# Part lazy: it\n# waits\n\n# Second heading\n&  # alone|' \
+		-e 's|^.*0004-.*|\n# Third heading\n&|' "$repo/series"
+	"$repo/scripts/tree"
+	git -C "$tree" commit -q --amend -m 'KVM: x86/pmu: Fourth, reworded'
+	"$repo/scripts/refresh"
+	has "$repo/series" '0003-KVM-VMX-Third.patch  # alone$'
+	git -C "$tree" rebase -q --onto HEAD~2 HEAD~1
+	"$repo/scripts/refresh" 2>said
+	has said '^# Second heading$'
+	same "$(grep -c Part said)" 0
+	cat >expected <<-'END'
+	tools/testing/selftests/kvm/0002-KVM-selftests-Second-quoted-odd.patch
+
+	# Part lazy: it
+	# waits
+
+	# Third heading
+	arch/x86/kvm/0003-KVM-x86-pmu-Fourth-reworded.patch
+	END
+	sed -n '/0002/,$p' "$repo/series" | diff expected -
+	# Its last commit takes it along.
+	git -C "$tree" reset -q --hard HEAD~1
+	"$repo/scripts/refresh" 2>said
+	has said '^# Part lazy: it$'
+	same "$(grep -c lazy "$repo/series")" 0
+}
+
+test_lint_series_wants_parts() {
+	two_parts
+	"$repo/scripts/lint-series"
+	cp "$repo/series" good
+	sed -i 's/^# Part topdown:.*/# The rest/' "$repo/series"
+	fails_with "$first belongs to no part: write"
+	sed -i '/^# Part/d' "$repo/series"
+	fails_with "$first belongs to no part: write"
+	for wrong in 'Part lazy the rest' 'Part Lazy: the rest' 'Part lazy:' 'part lazy: the rest'; do
+		sed "s/^# Part lazy.*/# $wrong/" good >"$repo/series"
+		fails_with "\"# $wrong\" names no part: must be"
+	done
+	sed "s/^# Part lazy.*/# Part topdown: again/" good >"$repo/series"
+	fails_with 'part topdown begins twice'
+	sed "s/# alone/# aline/" good >"$repo/series"
+	fails_with '"# aline" behind .*0003.*: must be "# alone"'
+	sed "s/^# Part lazy.*/# Part other: the rest/" good >"$repo/series"
+	fails_with 'part other has no cover letter: write scripts/cover-letter/other.txt'
 }
 
 # mends PATTERN: lint-series must find the problem and say a command; the
@@ -440,7 +495,7 @@ test_lint_series_sees_a_double_entry() {
 
 test_lint_series_sees_a_wrong_number() {
 	three_commits
-	sed -i '4{h;d};5G' "$repo/series"
+	sed -i '6{h;d};7G' "$repo/series"
 	fails_with 'is number 1 of series'
 }
 

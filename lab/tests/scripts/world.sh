@@ -16,10 +16,13 @@ world() {
 	for file in "$top"/scripts/*; do
 		[ ! -f "$file" ] || cp -p "$file" repo/scripts/
 	done
+	cp -rp "$top/scripts/cover-letter" repo/scripts/
 	cp -p "$top/host/deb" repo/host/
 	cp "$top"/base/* repo/base/ 2>/dev/null || :
 	cat >repo/series <<-'END'
 	# What this file is.
+
+	# Part topdown: all of it
 
 	# First heading
 	END
@@ -63,6 +66,13 @@ three_commits() {
 	edit arch/x86/kvm/vmx/pmu_intel.c 40 forty
 	commit 'KVM: VMX: Third'
 	"$repo/scripts/refresh"
+}
+
+# two_parts: three_commits, of which the last is in a part "lazy".
+two_parts() {
+	three_commits
+	sed -i 's|^.*0003-KVM-VMX-Third.patch$|\n# Part lazy: the rest\n&  # alone|' "$repo/series"
+	printf 'KVM: VMX: Third things\n\nWhat\n====\n\n  1  one patch\n' >"$repo/scripts/cover-letter/lazy.txt"
 }
 
 first=arch/x86/kvm/0001-KVM-x86-pmu-First.patch
