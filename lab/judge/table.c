@@ -2,23 +2,18 @@
 /*
  * Sets what perf counted beside the ground truth.
  *
- *	table [-b] [-t HUNDREDTHS] [-j FILE] [-c RUN -r RESULTS] DIR
+ *	table [-t HUNDREDTHS] [-j FILE] [-c RUN -r RESULTS] DIR
  *
- * Reads DIR/console.log, where a measurement is a program that init ran, in a
- * guest or on the host, whose name is SHAPE/WORKLOAD and which printed the line
- * of host/topdown-mark.c; and the marks that this line names from
- * DIR/truth.jsonl.  Prints a table, and as the last line
+ * Reads DIR/console.log, where programs SHAPE/WORKLOAD printed what perf counted
+ * (measured.c), and the marks that they name from DIR/truth.jsonl.  Prints a table,
+ * and as the last line
  *
  *	topdown: largest difference X.XX points over N workloads
  *
- * SHAPE says how perf was used and what is compared, see shapes[] below: slots
+ * SHAPE says how perf was used and what is compared, see shapes[] in measured.c: slots
  * exactly, fractions with a tolerance.
  *
- *   -b			a host that is not emulated: what perf counted in a guest stands
- *			beside what it counted for the same workload on the host ("bare"),
- *			see host/topdown-check; there is no truth.jsonl
  *   -t HUNDREDTHS	at most this in the last line, in hundredths of a point
- *			(with -b: 1000), after -b
  *   -c RUN, -r RESULTS	appends "PASS RUN/NAME" or "FAIL RUN/NAME: why" for each
  *			measurement to RESULTS
  *   -j FILE		writes each measurement as a line of JSON to FILE
@@ -33,14 +28,11 @@
  * So that a counter which stood still does not pass as right, the slots must
  * also cover the work between the workload's own marks, which is known without
  * any counter.
- *
- * Integers only: all fractions are in hundredths of a percentage point.
  */
 #define _GNU_SOURCE
 #include <err.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,77 +40,12 @@
 #include <unistd.h>
 
 #include "../../host/mark.h"
-#include "console.h"
+#include "measured.h"
 #include "results.h"
 #include "truth.h"
 
-#define NR_METRICS	8
-#define LEVEL1		4		/* metrics of level 1, the first ones */
-#define MAX_WHO		9		/* the host and eight guests */
-#define MAX_OWNERS	8
-#define WHOLE		10000		/* a fraction of 1 */
-
-__extension__ typedef __int128 wide;
-
-/* In the order of their fields in PERF_METRICS. */
-static const struct {
-	const char *event, *title, *key;
-} metrics[NR_METRICS] = {
-	{ "topdown-retiring", "retiring", "retiring" },
-	{ "topdown-bad-spec", "bad spec.", "bad_spec" },
-	{ "topdown-fe-bound", "frontend", "fe_bound" },
-	{ "topdown-be-bound", "backend", "be_bound" },
-	{ "topdown-heavy-ops", "heavy ops", "heavy_ops" },
-	{ "topdown-br-mispredict", "mispredict", "br_mispredict" },
-	{ "topdown-fetch-lat", "fetch lat.", "fetch_latency" },
-	{ "topdown-mem-bound", "mem. bound", "mem_bound" },
-};
-
-enum shape { STAT, LEVEL2, MULTIPLEX, RECORD };
-
-/*
- * The tolerance is in hundredths of a percentage point.  A read of PERF_METRICS
- * is right to half of 1/255, ROUNDING, of all slots until then.  Whenever the host
- * writes back what was read, i.e. when others have used the registers, that rounds
- * again, and so does perf in the guest when it switches in a task
- * (icl_set_topdown_event_period() in Linux): for shapes that do so often there is
- * more room.
- *
- * After more writes by the host than "writes" the fractions are shown and not judged;
- * after many, what is new is always below the precision, and they stand still
- * (Limits in Documentation/virt/kvm/x86/topdown.rst).
- */
-#define ROUNDING	20
-
-static const struct {
-	const char *name;
-	enum shape shape;
-	long tolerance;
-	uint64_t writes;
-	bool user;	/* the kernel's part is not counted */
-	bool tail;	/* what is counted after the last read is not printed */
-} shapes[] = {
-	/* perf stat of a command, of all CPUs (-a), with the modifier u */
-	{ "stat", STAT, 50, 30, false, false },
-	{ "all", STAT, 50, 30, false, false },
-	{ "user", STAT, 50, 30, true, false },
-	/* of many tasks that take turns */
-	{ "tasks", STAT, 200, 500, false, false },
-	/*
-	 * -I, the sum of all intervals.  With -a perf leaves out what comes
-	 * after its last read, on the host without guests as well.
-	 */
-	{ "interval", STAT, 50, 500, false, false },
-	{ "all-interval", STAT, 50, 500, false, true },
-	/* on the host beside guests, with the modifier H */
-	{ "host", STAT, 200, 500, false, false },
-	/* eight metrics */
-	{ "level2", LEVEL2, 50, 30, false, false },
-	/* more events than counters: scaled by perf */
-	{ "multiplex", MULTIPLEX, 200, 500, false, false },
-	/* perf record of slots, and perf report */
-	{ "record", RECORD, 0, 0, false, false },
-};
+/* A read of PERF_METRICS, and a write, is right to half of 1/255 of all slots until then. */
+#define ROUNDING	20		/* hundredths of a percentage point */
 
 /* What is the bottleneck of which workload, by construction. */
 static const struct {
@@ -131,18 +58,6 @@ static const struct {
 	{ "backend", 3 },
 };
 
-/*
- * Two runs on real hardware are never the same.  What is the same work in a guest and on
- * bare metal has to give about the same fractions; its page walks, which have two
- * dimensions in a guest, take more slots.  Nobody has measured on hardware how near the
- * two come: these limits are there to tell a PMU that works from one that does not.
- */
-#define BARE_POINTS	1000		/* hundredths of a percentage point */
-#define BARE_FACTOR	2		/* slots */
-
-/* Workloads that are not the same work in a guest: they leave it, or wait. */
-static const char *const apart[] = { "exits", "messaging" };
-
 /* One line of the ground truth: what an owner did up to a mark, on one CPU. */
 struct snapshot {
 	uint64_t id;
@@ -150,43 +65,6 @@ struct snapshot {
 	uint64_t switches, slots, counted, metric[NR_METRICS];
 };
 
-struct symbol {
-	char name[64];
-	uint64_t samples;
-};
-
-struct measurement {
-	unsigned int who;		/* 0 is the host */
-	char shape_name[32], workload[64];
-	enum shape shape;
-	long tolerance;
-	uint64_t max_writes;
-	bool user, tail, ended;
-	int status;
-	uint64_t mark;
-	char owners[MAX_OWNERS][32];
-	unsigned int nr_owners;
-
-	/* By perf. */
-	bool counted;
-	uint64_t slots, percent;	/* percent of the time that it counted */
-	uint64_t metric[NR_METRICS];
-	bool has_metric[NR_METRICS];
-	uint64_t samples, events;
-	struct symbol symbols[64];
-	unsigned int nr_symbols;
-	char last[512];			/* line that it printed */
-
-	/* In truth. */
-	uint64_t true_slots, true_metric[NR_METRICS], work, exits, writes;
-	bool has_work;
-
-	long part[NR_METRICS], true_part[NR_METRICS], difference;
-	char why[512];			/* it fails */
-};
-
-static struct measurement *list;
-static unsigned int count;
 static struct snapshot *snapshots;
 static size_t nr_snapshots;
 /* How often the host had written PERF_METRICS until a mark, on one CPU. */
@@ -194,37 +72,6 @@ static struct {
 	uint64_t id, count;
 } *host_writes;
 static size_t nr_host_writes;
-static struct {
-	char name[128];			/* of the program that runs */
-	unsigned int measurement;	/* that it makes: its place in list plus 1 */
-} running[MAX_WHO];
-static char missing[512];
-static bool bare;			/* -b */
-static long bare_points;		/* the limit then */
-
-static void *grow(void *array, size_t number, size_t size)
-{
-	/* A power of two: full. */
-	if (number & (number - 1))
-		return array;
-	array = reallocarray(array, number ? 2 * number : 1, size);
-	if (!array)
-		err(2, "out of memory");
-	return array;
-}
-
-/* The first reason stays. */
-__attribute__((format(printf, 2, 3)))
-static void fail(struct measurement *m, const char *format, ...)
-{
-	va_list args;
-
-	if (m->why[0])
-		return;
-	va_start(args, format);
-	vsnprintf(m->why, sizeof(m->why), format, args);
-	va_end(args);
-}
 
 /* Ground truth. */
 
@@ -258,8 +105,8 @@ static void add_owner(const struct truth *truth)
 {
 	unsigned int i, j;
 
-	for (i = 0; *truth->owner && i < count; i++) {
-		struct measurement *m = &list[i];
+	for (i = 0; *truth->owner && i < nr_measured; i++) {
+		struct measurement *m = &measured[i];
 
 		if (truth->id < m->mark || truth->id >= m->mark + MARK_STEP)
 			continue;
@@ -351,191 +198,6 @@ static void find_truth(struct measurement *m)
 	m->writes = writes_between(m, MARK_WORK_BEGIN, MARK_WORK_END);
 }
 
-/* What perf counted of the same on the host, in the truth's place. */
-static void find_bare(struct measurement *m)
-{
-	unsigned int i;
-
-	for (i = 0; i < count; i++) {
-		const struct measurement *host = &list[i];
-
-		if (host->who || strcmp(host->shape_name, m->shape_name) ||
-		    strcmp(host->workload, m->workload))
-			continue;
-		if (!host->ended || host->status || !host->slots) {
-			fail(m, "on bare metal: %s", host->last[0] ? host->last : "perf printed no slots");
-			return;
-		}
-		if (host->percent != 100)
-			fail(m, "on bare metal perf counted only %" PRIu64 " %% of the time", host->percent);
-		m->true_slots = host->slots;
-		memcpy(m->true_metric, host->metric, sizeof(m->true_metric));
-		return;
-	}
-	fail(m, "was not measured on bare metal");
-}
-
-/* What perf printed. */
-
-static void begin(unsigned int who, uint64_t mark)
-{
-	const char *slash = strchr(running[who].name, '/');
-	struct measurement *m;
-	unsigned int i;
-
-	if (!slash)
-		return;
-	list = grow(list, count, sizeof(*list));
-	m = &list[count];
-	memset(m, 0, sizeof(*m));
-	m->who = who;
-	snprintf(m->shape_name, sizeof(m->shape_name), "%.*s",
-		 (int)(slash - running[who].name), running[who].name);
-	snprintf(m->workload, sizeof(m->workload), "%s", slash + 1);
-	m->mark = mark;
-	m->percent = 100;
-	for (i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
-		if (strcmp(shapes[i].name, m->shape_name))
-			continue;
-		m->shape = shapes[i].shape;
-		m->tolerance = shapes[i].tolerance;
-		m->max_writes = shapes[i].writes;
-		m->user = shapes[i].user;
-		m->tail = shapes[i].tail;
-		running[who].measurement = ++count;
-		return;
-	}
-	errx(2, "%s: this program has a mark, but no shape that is known here", running[who].name);
-}
-
-/* Events have other names with a PMU or a modifier: "cpu/slots/", "slots:u". */
-static bool is_event(const char *text, const char *event)
-{
-	size_t length = strlen(event);
-
-	return !strncasecmp(text, event, length) && (!text[length] || text[length] == ':');
-}
-
-/*
- * A line of perf stat -x, is [TIME,]VALUE,UNIT,EVENT,RUNNING,PERCENT,METRIC,NAME;
- * VALUE is empty for a further metric of the event before.
- */
-static void take_counts(struct measurement *m, const char *text)
-{
-	char *copy = strdup(text), *at = copy, *cells[9] = { NULL };
-	unsigned int n = 0, i, first;
-
-	if (!copy)
-		err(2, "out of memory");
-	while (n < 9 && (cells[n] = strsep(&at, ",")))
-		n++;
-	first = n > 3 && cells[1][0] && strchr(cells[0], '.') ? 1 : 0;
-	if (n < first + 5 || !cells[first][0] || strspn(cells[first], "0123456789") != strlen(cells[first]))
-		goto out;
-	if (is_event(cells[first + 2], "slots") || is_event(cells[first + 2], "TOPDOWN.SLOTS")) {
-		m->counted = true;
-		m->slots += strtoull(cells[first], NULL, 10);
-		m->percent = strtoull(cells[first + 4], NULL, 10);
-	}
-	for (i = 0; i < NR_METRICS; i++) {
-		if (is_event(cells[first + 2], metrics[i].event)) {
-			m->metric[i] += strtoull(cells[first], NULL, 10);
-			m->has_metric[i] = true;
-		}
-	}
-out:
-	free(copy);
-}
-
-/* "    40.70%           643  topdown-workload   [.] retiring   -  -" */
-static void take_report(struct measurement *m, const char *text)
-{
-	const char *at = console_after(text, "# Event count (approx.): ");
-	struct symbol symbol;
-
-	if (at) {
-		m->counted = true;
-		m->events = strtoull(at, NULL, 10);
-	} else if ((at = console_after(text, "# Samples: "))) {
-		m->samples = strtoull(at, NULL, 10);
-	} else if (m->nr_symbols < 64 &&
-		   sscanf(text, " %*f%% %" SCNu64 " %*s [%*c] %63s", &symbol.samples,
-			  symbol.name) == 2) {
-		m->symbols[m->nr_symbols++] = symbol;
-	}
-}
-
-static void take_output(unsigned int who, const char *text)
-{
-	unsigned int n = running[who].measurement;
-	struct measurement *m = n ? &list[n - 1] : NULL;
-	uint64_t mark;
-
-	if (console_lacks(text) && !missing[0])
-		snprintf(missing, sizeof(missing), "%s", text);
-	if (console_mark(text, &mark)) {
-		begin(who, mark);
-	} else if (m && m->shape == RECORD) {
-		take_report(m, text);
-	} else if (m) {
-		take_counts(m, text);
-	}
-	if (m && text[strspn(text, " ")])
-		snprintf(m->last, sizeof(m->last), "%s", text);
-}
-
-static void take_end(unsigned int who, const char *rest)
-{
-	unsigned int n = running[who].measurement;
-	struct console_ending ending;
-
-	running[who].measurement = 0;
-	if (!n)
-		return;
-	console_ending(rest, &ending);
-	list[n - 1].ended = true;
-	list[n - 1].status = ending.how == CONSOLE_STATUS ? ending.number : -1;
-}
-
-/*
- * Of a guest, or of the host, whose programs pass on lines: of a guest, or of a plan that
- * they ran.
- */
-static void take_line(int who, const char *text)
-{
-	struct console_line line = console_line(text);
-	const char *passed;
-	int of;
-
-	if (!who && line.kind <= CONSOLE_OUTPUT) {
-		of = console_passed_on(line.rest, &passed);
-		if (of >= 0 && of < MAX_WHO) {
-			take_line(of, passed);
-			return;
-		}
-	}
-	if (line.kind == CONSOLE_OUTPUT) {
-		take_output(who, line.rest);
-	} else if (line.kind == CONSOLE_BEGIN) {
-		snprintf(running[who].name, sizeof(running[who].name), "%s", line.rest);
-		running[who].measurement = 0;
-	} else if (line.kind == CONSOLE_END) {
-		take_end(who, line.rest);
-	}
-}
-
-static void read_console(const char *dir)
-{
-	FILE *file = console_open(dir);
-	char *line = NULL;
-	size_t size = 0;
-
-	while (console_next(file, &line, &size))
-		take_line(0, line);
-	free(line);
-	fclose(file);
-}
-
 /* The comparison. */
 
 /* On average half of all slots are counted when a write rounds. */
@@ -543,63 +205,39 @@ static long tolerance(const struct measurement *m)
 {
 	long rounded = ROUNDING * (2 + (long)m->writes) / 2;
 
-	if (bare)
-		return bare_points;
 	return rounded > m->tolerance ? rounded : m->tolerance;
 }
 
-/* With -b the host's are what guests' are compared with. */
 static bool is_shown(const struct measurement *m)
 {
-	return !bare || m->who;
+	(void)m;
+	return true;
 }
 
 static bool is_judged(const struct measurement *m)
 {
-	unsigned int i;
-
-	for (i = 0; bare && i < sizeof(apart) / sizeof(apart[0]); i++)
-		if (!strcmp(apart[i], m->workload))
-			return false;
 	return m->writes <= m->max_writes;
 }
 
-static long percent_of(uint64_t part, uint64_t all)
+static void compare(struct measurement *m);
+
+static void print_end(const struct measurement *m)
 {
-	return ((wide)part * WHOLE + all / 2) / all;
+	printf(" %7" PRIu64 " %6" PRIu64 "\n", m->exits, m->writes);
 }
 
-/*
- * perf's metrics are normalized by the sum of the four fields, which rounding
- * keeps from being 255 (tma_retiring in pmu-events/arch/x86).  Level 2 fields
- * are parts of all slots as well.
- */
-static void compare_metrics(struct measurement *m)
-{
-	unsigned int i, n = m->shape == LEVEL2 ? NR_METRICS : LEVEL1;
-	uint64_t all = 0, true_all = bare ? 0 : m->true_slots;
-	long difference;
-
-	for (i = 0; i < LEVEL1; i++) {
-		all += m->metric[i];
-		true_all += bare ? m->true_metric[i] : 0;
-	}
-	for (i = 0; i < n; i++) {
-		if (!m->has_metric[i] || !all) {
-			fail(m, "perf counted no %s", metrics[i].event);
-			return;
-		}
-		m->part[i] = percent_of(m->metric[i], all);
-		m->true_part[i] = true_all ? percent_of(m->true_metric[i], true_all) : 0;
-		difference = labs(m->part[i] - m->true_part[i]);
-		if (difference > m->difference)
-			m->difference = difference;
-		if (difference > tolerance(m) && is_judged(m))
-			fail(m, "%s is %ld.%02ld %%, %s %ld.%02ld %%", metrics[i].title,
-			     m->part[i] / 100, m->part[i] % 100, bare ? "on bare metal" : "in truth",
-			     m->true_part[i] / 100, m->true_part[i] % 100);
-	}
-}
+static const struct beside in_truth = {
+	.column = "truth",
+	.where = "in truth",
+	.end = "   exits writes",
+	.unjudged = "Fractions not judged after so many writes of PERF_METRICS by the host: ",
+	.unjudged_more = " (Limits in Documentation/virt/kvm/x86/topdown.rst)",
+	.is_shown = is_shown,
+	.is_judged = is_judged,
+	.tolerance = tolerance,
+	.compare = compare,
+	.print_end = print_end,
+};
 
 static void compare_direction(struct measurement *m)
 {
@@ -624,19 +262,8 @@ static void compare_counts(struct measurement *m)
 		     m->slots, m->work);
 	if (m->percent != 100)
 		fail(m, "perf counted only %" PRIu64 " %% of the time", m->percent);
-	compare_metrics(m);
+	measured_metrics(m, &in_truth);
 	compare_direction(m);
-}
-
-static void compare_bare(struct measurement *m)
-{
-	if (is_judged(m) && (m->slots > BARE_FACTOR * m->true_slots ||
-			     m->slots * BARE_FACTOR < m->true_slots))
-		fail(m, "perf counted %" PRIu64 " slots, on bare metal %" PRIu64, m->slots,
-		     m->true_slots);
-	if (m->percent != 100)
-		fail(m, "perf counted only %" PRIu64 " %% of the time", m->percent);
-	compare_metrics(m);
 }
 
 /*
@@ -656,7 +283,7 @@ static void compare_multiplex(struct measurement *m)
 	if (!m->has_work || m->slots > m->work + m->work / 20 || m->slots + m->work / 20 < m->work)
 		fail(m, "perf estimates %" PRIu64 " slots, the workload took %" PRIu64,
 		     m->slots, m->work);
-	compare_metrics(m);
+	measured_metrics(m, &in_truth);
 }
 
 /* A sample stands for a period of slots; what comes after the last has none. */
@@ -690,21 +317,12 @@ static void compare_samples(struct measurement *m)
 
 static void compare(struct measurement *m)
 {
-	if (!m->ended || m->status || !m->counted) {
-		fail(m, "%s", m->last[0] ? m->last : "perf printed no slots");
-		return;
-	}
-	if (bare)
-		find_bare(m);
-	else
-		find_truth(m);
+	find_truth(m);
 	if (!m->true_slots)
 		fail(m, "in truth fixed counter 3 did not count");
 	if (m->why[0])
 		return;
-	if (bare)
-		compare_bare(m);
-	else if (m->shape == MULTIPLEX)
+	if (m->shape == MULTIPLEX)
 		compare_multiplex(m);
 	else if (m->shape == RECORD)
 		compare_samples(m);
@@ -712,105 +330,15 @@ static void compare(struct measurement *m)
 		compare_counts(m);
 }
 
-/* What is printed. */
-
-static const char *title(const struct measurement *m)
-{
-	static char text[128];
-	int length = 0;
-
-	if (strcmp(m->shape_name, "stat"))
-		length = snprintf(text, sizeof(text), "%s/", m->shape_name);
-	length += snprintf(text + length, sizeof(text) - length, "%s", m->workload);
-	/* 0 is the host, where that is not what the shape says. */
-	if (m->who > 1 || (!m->who && strcmp(m->shape_name, "host")))
-		snprintf(text + length, sizeof(text) - length, " (%u)", m->who);
-	return text;
-}
-
-static void print_head(unsigned int first)
-{
-	unsigned int i;
-	char cell[32];
-
-	printf("%-20s %23s", "", "slots         ");
-	for (i = first; i < first + LEVEL1; i++) {
-		snprintf(cell, sizeof(cell), "%s %%", metrics[i].title);
-		printf("  %13s", cell);
-	}
-	printf("\n%-20s %11s %11s", "workload", "perf", bare ? "bare" : "truth");
-	for (i = 0; i < LEVEL1; i++)
-		printf("  %6s %6s", "perf", bare ? "bare" : "truth");
-	puts(bare ? "   diff  slots" : "   diff   exits writes");
-}
-
-static void print_row(const struct measurement *m, unsigned int first)
-{
-	unsigned int i;
-
-	printf("%-20s", title(m));
-	if (!m->counted || !m->true_slots) {
-		printf("  %s\n", m->why);
-		return;
-	}
-	printf(" %11" PRIu64 " %11" PRIu64, m->slots, m->true_slots);
-	if (m->shape == RECORD) {
-		printf("  %" PRIu64 " samples\n", m->samples);
-		return;
-	}
-	for (i = first; i < first + LEVEL1; i++)
-		printf("  %3ld.%02ld %3ld.%02ld", m->part[i] / 100, m->part[i] % 100,
-		       m->true_part[i] / 100, m->true_part[i] % 100);
-	printf(" %3ld.%02ld", m->difference / 100, m->difference % 100);
-	if (bare)
-		printf("   x%ld.%02ld\n", percent_of(m->slots, m->true_slots) / WHOLE,
-		       percent_of(m->slots, m->true_slots) / 100 % 100);
-	else
-		printf(" %7" PRIu64 " %6" PRIu64 "\n", m->exits, m->writes);
-}
-
-static void print_notes(void)
-{
-	unsigned int i, n = 0;
-
-	for (i = 0; i < count; i++)
-		if (is_shown(&list[i]) && !is_judged(&list[i]) && list[i].shape != RECORD)
-			printf("%s%s", n++ ? ", " : bare ? "Not judged, as it is other work in a guest: " :
-			       "Fractions not judged after so many writes of PERF_METRICS by the host: ",
-			       title(&list[i]));
-	if (n)
-		puts(bare ? "" : " (Limits in Documentation/virt/kvm/x86/topdown.rst)");
-	for (i = 0; i < count; i++)
-		if (list[i].why[0] && list[i].counted && list[i].true_slots)
-			printf("%s: %s\n", title(&list[i]), list[i].why);
-}
-
-static void print_table(void)
-{
-	unsigned int i;
-
-	print_head(0);
-	for (i = 0; i < count; i++)
-		if (is_shown(&list[i]))
-			print_row(&list[i], 0);
-	for (i = 0; i < count && list[i].shape != LEVEL2; i++)
-		;
-	if (i < count) {
-		print_head(LEVEL1);
-		for (; i < count; i++)
-			if (list[i].shape == LEVEL2 && is_shown(&list[i]))
-				print_row(&list[i], LEVEL1);
-	}
-	print_notes();
-}
+/* What is written for others. */
 
 static void write_results(const char *run, const char *path)
 {
 	FILE *file = results_append(path);
 	unsigned int i;
 
-	for (i = 0; i < count; i++) {
-		const struct measurement *m = &list[i];
+	for (i = 0; i < nr_measured; i++) {
+		const struct measurement *m = &measured[i];
 
 		results_put(file, m->why[0] ? FAIL : PASS, m->why, "%s/%s%u/%s/%s", run,
 			    m->who ? "guest" : "host", m->who, m->shape_name, m->workload);
@@ -835,8 +363,8 @@ static void write_json(const char *path)
 
 	if (!file)
 		err(2, "cannot write %s", path);
-	for (i = 0; i < count; i++) {
-		const struct measurement *m = &list[i];
+	for (i = 0; i < nr_measured; i++) {
+		const struct measurement *m = &measured[i];
 		unsigned int n = m->shape == LEVEL2 ? NR_METRICS : LEVEL1;
 		json_t *line = json_pack("{si ss ss sb ss}", "who", m->who,
 					 "shape", m->shape_name, "workload", m->workload,
@@ -866,45 +394,14 @@ static void write_json(const char *path)
 		err(2, "cannot write %s", path);
 }
 
-/* The last line, and the exit status. */
-static int conclude(long limit)
-{
-	unsigned int i, compared = 0, available = 0;
-	bool failed = false;
-	long worst = 0;
-
-	for (i = 0; i < count; i++) {
-		const struct measurement *m = &list[i];
-
-		if (!is_shown(m))
-			continue;
-		available += m->counted;
-		failed |= m->why[0];
-		if (!m->counted || !m->true_slots || m->shape == RECORD || !is_judged(m))
-			continue;
-		compared++;
-		if (m->difference > worst)
-			worst = m->difference;
-	}
-	if (!available) {
-		puts(missing[0] ? missing : "missing: perf found no topdown events");
-		return 4;
-	}
-	printf("topdown: largest difference %ld.%02ld points over %u workload%s\n",
-	       worst / 100, worst % 100, compared, compared == 1 ? "" : "s");
-	return failed || worst > limit;
-}
-
 int main(int argc, char **argv)
 {
 	const char *json = NULL, *run = NULL, *results = NULL;
 	long limit = WHOLE;
-	unsigned int i;
 	int option;
 
-	while ((option = getopt(argc, argv, "bt:j:c:r:")) >= 0) {
+	while ((option = getopt(argc, argv, "t:j:c:r:")) >= 0) {
 		switch (option) {
-		case 'b': bare = true; limit = BARE_POINTS; break;
 		case 't': limit = atol(optarg); break;
 		case 'j': json = optarg; break;
 		case 'c': run = optarg; break;
@@ -913,25 +410,15 @@ int main(int argc, char **argv)
 		}
 	}
 	if (optind != argc - 1 || !run != !results)
-		errx(2, "usage: table [-b] [-t HUNDREDTHS] [-j FILE] [-c RUN -r RESULTS] DIR");
+		errx(2, "usage: table [-t HUNDREDTHS] [-j FILE] [-c RUN -r RESULTS] DIR");
 
-	read_console(argv[optind]);
-	if (!count && missing[0]) {
-		puts(missing);
-		return 4;
-	}
-	if (!count)
-		errx(2, "no measurement in %s/console.log: did a guest run?", argv[optind]);
-	bare_points = limit;
-	if (!bare)
-		read_truth(argv[optind]);
-	for (i = 0; i < count; i++)
-		if (is_shown(&list[i]))
-			compare(&list[i]);
-	print_table();
+	measured_read(argv[optind]);
+	read_truth(argv[optind]);
+	measured_compare(&in_truth);
+	measured_print(&in_truth);
 	if (results)
 		write_results(run, results);
 	if (json)
 		write_json(json);
-	return conclude(limit);
+	return measured_conclude(&in_truth, limit);
 }
