@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Reads runs, for make-page beside this file, which says what files a run has."""
 import json
+import os
 import re
 
 WHOLE = 10000           # hundredths of a percent
@@ -9,6 +10,19 @@ MAX_EXCERPT = 80        # lines
 KEYS = ("retiring", "bad_spec", "fe_bound", "be_bound",
         "heavy_ops", "br_mispredict", "fetch_latency", "mem_bound")
 LEVEL1, LEVEL2 = slice(0, 4), slice(4, 8)
+
+
+def read_words():
+    """What process 1 and those who pass lines on write to a console, by name."""
+    path = os.path.join(os.path.dirname(__file__), "../../host/words.h")
+    with open(path, encoding="ascii") as file:
+        return dict(re.findall(r'^#define WORDS_(\w+)\s+"(.*)"', file.read(), re.MULTILINE))
+
+
+WORDS = read_words()
+SAID, OUTPUT = WORDS["SAID"], WORDS["OUTPUT"]
+PLAN, FACT, BEGIN, END = (SAID + WORDS[name] for name in ("PLAN", "FACT", "BEGIN", "END"))
+GUEST = re.compile(re.escape(WORDS["GUEST"].rstrip()).replace("%u", "([0-9]+)") + r"\s*", re.ASCII)
 
 
 class Problem(Exception):
@@ -165,9 +179,9 @@ class Speaker:
         # A guest may boot again, for another plan.
         if self.ready:
             return
-        self.ready = line.startswith("lab: plan ")
+        self.ready = line.startswith(PLAN)
         if self.is_events(line) or line.startswith(
-                ("Linux version ", "smpboot: CPU0: ", "Hypervisor detected: ", "lab: fact ")):
+                ("Linux version ", "smpboot: CPU0: ", "Hypervisor detected: ", FACT)):
             self.facts.keep(line)
 
 
@@ -223,11 +237,11 @@ class Run:
 
     def take_line(self, line):
         said = without_time(line)
-        output = after(said, "lab| ")
-        guest = re.match(r"guest([0-9]+)\|\s*", output or "", re.ASCII)
+        output = after(said, OUTPUT)
+        guest = GUEST.match(output or "")
         if guest:
             said = without_time(output[guest.end():])
-            output = after(said, "lab| ")
+            output = after(said, OUTPUT)
             if guest[1] == "1":
                 self.guest.take(said)
                 self.take_human(said, output)
@@ -237,7 +251,7 @@ class Run:
         if output is not None:
             self.qemu = self.qemu or after(output, "QEMU emulator version ")
             self.perf = self.perf or after(output, "perf version ")
-            if ": missing: " in output:
+            if ": " + WORDS["MISSING"] in output:
                 self.missing.keep(output)
 
     def take_human(self, said, output):
@@ -245,9 +259,9 @@ class Run:
         last = self.human[-1] if self.human else None
         if last and last.open and output is not None:
             last.keep(output)
-        if last and said.startswith("lab: end "):
+        if last and said.startswith(END):
             last.open = False
-        title = after(said, "lab: begin human/")
+        title = after(said, BEGIN + "human/")
         if title is not None and len(self.human) < 4:
             self.human.append(Excerpt("perf stat --topdown in the guest: " + title))
             self.human[-1].open = True
