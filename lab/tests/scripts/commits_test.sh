@@ -13,7 +13,7 @@ workshop() {
 	touch "$repo/lab/machine/icelake" "$repo/lab/image/init.c" "$repo/build/emulator/bochs" \
 		"$repo/build/image/initramfs.cpio.lz4"
 	cp "$top/lab/machine/sapphire-rapids" "$repo/lab/machine/"
-	cat >"$repo/base/builds" <<-'END'
+	cat >"$repo/base/ways" <<-'END'
 	# ways
 	plain  x86_64  gcc  allmodconfig  objects.config  kvm
 	amd    x86_64  gcc  allmodconfig  objects.config  perf  KVM_INTEL=n
@@ -250,7 +250,7 @@ test_commits_that_the_machine_failed_are_tried_again() {
 
 test_commits_with_a_setting_that_kconfig_drops() {
 	workshop
-	sed -i '/^amd/s/$/ UNKNOWN=y/' "$repo/base/builds"
+	sed -i '/^amd/s/$/ UNKNOWN=y/' "$repo/base/ways"
 	finds_something
 	has said 'ERROR commits/03-.*/amd: .*Kconfig drops CONFIG_UNKNOWN=y'
 	same "$(bad_outcomes | sort -u -k 2)" '1/amd ERROR'
