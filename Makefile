@@ -48,16 +48,16 @@ demo: packages sources kernel emulator image
 report: packages sources kernel kernel-base emulator image	## build/report.html: the same on two machines, and without the series
 	$(Q)lab/report/make-report
 
-check: packages-check	## all tests; the last line is "N passed, N failed, N skipped"
+check: packages-check	## all quick tests; the last line is "N passed, N failed, N skipped"
 	$(Q)scripts/check
 
-check-full: packages-full	## and those that take long: perf in all its shapes, the patched QEMU, coccicheck
+check-full: packages-full	## and those that take long: perf in all its shapes, the patched QEMU, coccicheck, check-fresh
 	$(Q)scripts/check full
 
 check-debug: packages-check	## the selftests on a kernel with KASAN, UBSAN, lockdep and more
 	$(Q)scripts/check debug
 
-check-fast: packages-check	## seconds, no kernel build: tests of model, lab and scripts, series, lint
+check-fast: packages-check	## minutes, no kernel build: tests of model, lab and scripts, series, lint
 	$(Q)scripts/check fast
 
 check-series: packages-series sources kernel emulator image	## build every commit in many ways, boot it with its PMU selftests, and each part by itself; hours, once

@@ -104,6 +104,17 @@ test_check_runs_a_part_that_dies() {
 	has out 'ERROR dies: died with status 137'
 }
 
+test_check_boots_nothing_if_a_build_failed() {
+	printf '#!/bin/sh\necho "PASS lint/x" >"$RESULTS"\n' >"$repo/scripts/lint"
+	if "$repo/scripts/check" >out 2>&1; then
+		echo "green: $(cat out)"
+		return 1
+	fi
+	has out '^check: nothing is booted, as not all was built'
+	has out 'ERROR build/sources: make CONFIG=lab sources tells why'
+	same "$(grep -c 'check: lab: ' out)" 0
+}
+
 test_locked_says_who() {
 	"$repo/scripts/locked" sleep 60 &
 	n=0
