@@ -80,7 +80,7 @@ test_formats_replace_what_has_no_place() {
 
 # Nothing that a test says becomes a directive, a plan or a result of TAP.
 test_formats_forge_no_directive() {
-	later=$(echo todo | tr '[:lower:]' '[:upper:]')	# TAP's other directive
+	later='TO''DO'	# TAP's other directive, in two as it is no work left over here
 	results a 1 'FAIL a/x#SKIP: # SKIP not at all' "PASS a/y\\#$later: ok 9 - a/z" \
 		"FAIL a/$later: Bail out!" "SKIP a/s: why # $later \\ 1..7"
 	total a
