@@ -106,6 +106,15 @@ test_fresh_with_failed_tests() {
 	fails_there check 'kernel: died'
 }
 
+test_fresh_with_tests_that_lack_a_package() {
+	machines
+	program does 'echo "SKIP report/browser: no chromium"; echo "300 passed, 0 failed, 1 skipped"'
+	RESULTS=results "$repo/scripts/check-fresh" 13 check >out
+	has results '^PASS fresh/13-check'
+	program does 'echo "SKIP scripts/export_b4: no b4"; echo "300 passed, 0 failed, 1 skipped"'
+	fails_there check 'no list has what they need: scripts/export_b4'
+}
+
 test_fresh_without_a_machine() {
 	machines
 	program debootstrap 'echo "E: Invalid Release signature" >&2; exit 1'

@@ -166,7 +166,24 @@ test_packages_of_all_lists_in_one_go() {
 	printf 'make\nfletsch\n' >"$repo/base/packages-x"
 	PATH=$PWD/bin:$PATH fails "$repo/scripts/packages" base/packages base/packages-x
 	has said 'could not install them (Unable to locate package fletsch)'
-	same "$(head -n 1 called)" 'install -y --no-install-recommends fletsch make'
+	has called '^install -y --no-install-recommends fletsch make '
+}
+
+# sudo drops the environment, and nobody sees a question or another apt-get at work.
+test_packages_asks_nothing() {
+	mkdir bin
+	printf '#!/bin/sh\necho 1000\n' >bin/id
+	printf '#!/bin/sh\necho "gcc installed"\n' >bin/dpkg-query
+	# shellcheck disable=SC2016 # the programs replace these
+	{
+		printf '#!/bin/sh\nshift\nexec /usr/bin/env -i PATH="$PATH" "$@"\n' >bin/sudo
+		printf '#!/bin/sh\necho "$DEBIAN_FRONTEND $*" >>called\n! read -r line\n' >bin/apt-get
+	}
+	chmod +x bin/*
+	printf 'flex\n' >"$repo/base/packages"
+	yes | PATH=$PWD/bin:$PATH "$repo/scripts/packages"
+	same "$(cat called)" \
+		'noninteractive install -y --no-install-recommends flex -o DPkg::Lock::Timeout=600'
 }
 
 # A link in a page leads to a file, and to a heading that GitHub names so.
