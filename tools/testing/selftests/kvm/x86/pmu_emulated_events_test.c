@@ -96,6 +96,33 @@ static void test_event(void (*work)(void), u64 event)
 	assert_close("Cycles with events and without", val[1] + val[2], val[0]);
 }
 
+/* No CPU retires as many instructions in a cycle as the upper bits of a mask ask for. */
+static void guest_masks(void)
+{
+	const u64 event = INTEL_ARCH_INSTRUCTIONS_RETIRED;
+	u64 val[NR_COUNTERS];
+	int i;
+
+	count(emulate_instructions, event | BIT_ULL(29), event | BIT_ULL(30),
+	      event | BIT_ULL(31), val);
+	for (i = 0; i < NR_COUNTERS; i++)
+		__GUEST_ASSERT(!val[i], "Counted %lu cycles with %u instructions",
+			       val[i], 32 << i);
+	GUEST_DONE();
+}
+
+/* Without a mask an emulated instruction is one more edge, or EDGE has no effect. */
+static void guest_edges(void)
+{
+	const u64 event = INTEL_ARCH_INSTRUCTIONS_RETIRED | ARCH_PERFMON_EVENTSEL_EDGE;
+	u64 val[NR_COUNTERS];
+
+	count(emulate_instructions, event, 0, 0, val);
+	__GUEST_ASSERT(val[0] >= NR_LOOPS, "Counted %lu edges of %u instructions",
+		       val[0], NR_LOOPS);
+	GUEST_DONE();
+}
+
 static void guest_instructions(void)
 {
 	test_event(emulate_instructions, INTEL_ARCH_INSTRUCTIONS_RETIRED);
@@ -149,6 +176,18 @@ KVM_ONE_VCPU_TEST(emulated_events, branches, guest_branches)
 		ksft_print_msg("kvm.force_emulation_prefix is N\n");
 		return;
 	}
+	run(vcpu);
+}
+
+KVM_ONE_VCPU_TEST(emulated_events, masks, guest_masks)
+{
+	/* AMD reserves the uppermost bit. */
+	if (host_cpu_is_intel)
+		run(vcpu);
+}
+
+KVM_ONE_VCPU_TEST(emulated_events, edges, guest_edges)
+{
 	run(vcpu);
 }
 
