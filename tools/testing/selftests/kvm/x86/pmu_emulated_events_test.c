@@ -111,18 +111,6 @@ static void guest_masks(void)
 	GUEST_DONE();
 }
 
-/* Without a mask an emulated instruction is one more edge, or EDGE has no effect. */
-static void guest_edges(void)
-{
-	const u64 event = INTEL_ARCH_INSTRUCTIONS_RETIRED | ARCH_PERFMON_EVENTSEL_EDGE;
-	u64 val[NR_COUNTERS];
-
-	count(emulate_instructions, event, 0, 0, val);
-	__GUEST_ASSERT(val[0] >= NR_LOOPS, "Counted %lu edges of %u instructions",
-		       val[0], NR_LOOPS);
-	GUEST_DONE();
-}
-
 static void guest_instructions(void)
 {
 	test_event(emulate_instructions, INTEL_ARCH_INSTRUCTIONS_RETIRED);
@@ -184,11 +172,6 @@ KVM_ONE_VCPU_TEST(emulated_events, masks, guest_masks)
 	/* AMD reserves the uppermost bit. */
 	if (host_cpu_is_intel)
 		run(vcpu);
-}
-
-KVM_ONE_VCPU_TEST(emulated_events, edges, guest_edges)
-{
-	run(vcpu);
 }
 
 KVM_ONE_VCPU_TEST(emulated_events, inverted_without_mask, guest_no_mask)
