@@ -212,7 +212,6 @@ test_packages_has_what_scripts_need() {
 	grep -rhE '^[[:space:]]*need [^ ]+ [^ ]+' "$top/scripts" "$top/host" "$top/lab/bochs" "$top/lab/image" \
 		"$top/lab/run" "$top/lab/judge" "$top/lab/report" "$top/lab/bench" "$top/qemu" | tr -d '"' | awk '{ print $3 }' | sort -u >needed
 	[ "$(grep -c . needed)" -gt 15 ]
-	# shellcheck disable=SC2016 # dpkg-query replaces it
 	# What dpkg-buildpackage asks for, as a machine without any package would be told.
 	mkdir admin
 	: >admin/status
@@ -220,6 +219,7 @@ test_packages_has_what_scripts_need() {
 	has asked '[Uu]nmet build dependencies: build-essential'
 	sed -e 's/.*dependencies: //' -e 's/ ([^)]*)//g' -e 's/:native//g' -e 's/-compat//g' asked |
 		tr ' ' '\n' | sort -u - needed -o needed
+	# shellcheck disable=SC2016 # dpkg-query replaces it
 	for package in $(comm -13 lists needed); do
 		case $(dpkg-query -W -f '${Essential}' "$package" 2>/dev/null) in
 		yes) ;;
